@@ -1,0 +1,34 @@
+"""Settings of Sphinx: ``sphinx-build -W docs docs/_build`` where the project is installed."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as distribution_version
+
+project = "shared-registry"
+author = "The shared-registry authors"
+copyright = author
+release = version = distribution_version("shared-registry")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+source_suffix = {".md": "markdown"}
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# A reference that leads nowhere is an error, as every warning is under -W.
+nitpicky = True
+# Names of the standard library have no page here: the build asks nothing of the network.
+nitpick_ignore_regex = [("py:.*", r"(?!registry).*")]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"shared-registry {release}"

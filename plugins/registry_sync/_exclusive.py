@@ -1,0 +1,167 @@
+"""What `lock` and `rlock` have in common: one holder, a line of waiters, and the mark of an abandoned lock.
+
+The mark says that a holder died, so that what it was changing may be half done. It is set by the death,
+told by every grant from then on, and cleared by the clean release of a holder who was told; a grant that
+was cancelled, or could not be delivered, or whose holder died too, leaves it. Since only a death sets it,
+it is never set while somebody holds the lock without having been told.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from registry.errors import NotOwner
+from registry.hosting import Grant, Owner, Waiter, Waiters, call
+
+__all__ = ["Exclusive", "patience"]
+
+
+class Exclusive:
+    """Be held by one owner at a time, first come, first served."""
+
+    def __init__(self) -> None:
+        self._holder: Owner | None = None
+        self._label = ""
+        self._number = 0
+        self._since = 0.0
+        self._levels = 0
+        self._abandoned = False
+        self._died = ""
+        self._waiters = Waiters()
+
+    # -- what a kind of lock decides ---------------------------------------------------------------
+
+    def _holder_for(self, owner: Owner) -> Owner:
+        """Return who holds the lock when `owner` has acquired it."""
+        raise NotImplementedError
+
+    def _may_release(self, holder: Owner, number: int | None) -> bool:
+        """Tell whether the call under way may release the lock of `holder`."""
+        raise NotImplementedError
+
+    # -- verbs -------------------------------------------------------------------------------------
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> Waiter | Grant:
+        """Take the lock, or wait for it.
+
+        Args:
+            blocking: Whether to wait while it is held.
+            timeout: How long to wait, in seconds. None, or -1 as in `threading`, waits.
+
+        Returns:
+            A grant: truthy if the lock was given, else falsy and naming the holder.
+
+        Raises:
+            ValueError: The timeout is negative, or given for a call that does not block.
+        """
+        seconds = patience(blocking, timeout)
+        if self._holder is None:
+            step = call()
+            return self._give(step.owner, step.label)
+        if seconds == 0:
+            return self._refusal()
+        return self._waiters.wait(seconds, otherwise=self._refusal())
+
+    def release(self, number: int | None = None) -> None:
+        """Give the lock to the next, or back.
+
+        Args:
+            number: The number of the grant to give back; None for that of the caller.
+
+        Raises:
+            NotOwner: The caller does not hold it, or not by this grant.
+        """
+        if self._holder is None or not self._may_release(self._holder, number):
+            raise NotOwner(call().title, self._label)
+        self._levels -= 1
+        if not self._levels:
+            self._abandoned = False
+            self._died = ""
+            self._pass_on()
+
+    def locked(self) -> bool:
+        """Tell whether somebody holds it."""
+        return self._holder is not None
+
+    # -- what the engine calls ---------------------------------------------------------------------
+
+    def owner_ended(self, owner: Owner) -> None:
+        """Free the lock, with all its levels, of an owner that has ended; the next is told."""
+        if self._holder is not None and owner.covers(self._holder):
+            self._abandoned = True
+            self._died = self._label
+            self._pass_on()
+
+    def take_back(self, value: object) -> bool:
+        """Undo a grant that its caller never heard of."""
+        if not isinstance(value, Grant) or not value or value.number != self._number:
+            return False
+        self._levels -= 1
+        if not self._levels:
+            self._pass_on()
+        return True
+
+    def vacant(self) -> bool:
+        """Tell whether the lock is as good as new."""
+        return self._holder is None and not self._abandoned and not self._waiters
+
+    def holds(self, number: int) -> bool:
+        """Tell whether the grant of this number is valid."""
+        return self._holder is not None and number == self._number
+
+    def statistics(self) -> dict[str, object]:
+        """Return who holds the lock, since when and by which grant, and who waits."""
+        held = self._holder is not None
+        return {
+            "holder": self._label if held else None,
+            "since": self._since if held else None,
+            "token": self._number if held else None,
+            "abandoned": self._abandoned,
+            "waiters": [waiter.label for waiter in self._waiters],
+        }
+
+    # -- within ------------------------------------------------------------------------------------
+
+    def _give(self, owner: Owner, label: str) -> Grant:
+        step = call()
+        self._holder = self._holder_for(owner)
+        self._label = label
+        self._number = step.token()
+        self._since = step.now
+        self._levels = 1
+        return self._grant()
+
+    def _grant(self) -> Grant:
+        return Grant(
+            self._number, self._abandoned, self._died if self._abandoned else self._label, self._since
+        )
+
+    def _refusal(self) -> Grant:
+        return Grant(0, False, self._label, self._since)
+
+    def _pass_on(self) -> None:
+        """Give the lock to whoever has waited longest, or leave it to whoever comes."""
+        self._levels = 0
+        waiter = self._waiters.first
+        if waiter is None:
+            self._holder = None
+            self._label = ""
+            self._number = 0
+            self._since = 0.0
+            return
+        self._waiters.wake(self._give(waiter.owner, waiter.label))
+        # Whoever waits in vain is to be told who has it by then, not who had it when the wait began.
+        refusal = self._refusal()
+        for waiter in self._waiters:
+            waiter.otherwise = refusal
+
+
+def patience(blocking: bool, timeout: float | None) -> float | None:
+    """Return for how many seconds to wait, None for ever, as `threading` reads the two arguments."""
+    if timeout is None or timeout == -1:
+        return None if blocking else 0.0
+    if not blocking:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    if not timeout >= 0:  # so written because it is true of nan
+        raise ValueError("timeout value must be a non-negative number")
+    return None if timeout == inf else timeout

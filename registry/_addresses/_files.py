@@ -1,0 +1,91 @@
+"""What the files of a place have in common: who may touch them, where they lie, when they are safe."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from registry.errors import AccessDenied
+
+# What flock, mmap and sockets do on these differs from host to host.
+NETWORK_FILE_SYSTEMS = frozenset(
+    "9p afs beegfs ceph cifs coda fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs glusterfs gpfs "
+    "lustre ncpfs nfs nfs4 smb3 smbfs".split()
+)
+
+
+def file_system(path: str, table: str = "/proc/self/mounts") -> str:
+    """Return the type of the file system that a path is or would be on; empty where it cannot be known."""
+    try:
+        with open(table, "rb") as file:
+            rows = [row.split() for row in file]
+    except OSError:
+        return ""
+    path = os.path.realpath(path)
+    longest, found = -1, ""
+    for row in rows:
+        if len(row) < 3:
+            continue
+        # Space, tab, newline and backslash are written as octal numbers.
+        point = os.fsdecode(row[1].decode("unicode_escape").encode("latin-1")).rstrip("/")
+        # Of two mounts on one point the later is seen.
+        if len(point) >= longest and (path == point or path.startswith(point + "/")):
+            longest, found = len(point), row[2].decode("ascii", "replace")
+    return found
+
+
+def check_private(path: str) -> None:
+    """Refuse a directory that is not this account's alone.
+
+    Raises:
+        AccessDenied: it is no directory, a symbolic link, another's, or open to others.
+        FileNotFoundError: it is not there.
+    """
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        raise AccessDenied(
+            f"{path} is a symbolic link, which could lead anywhere: remove it, or set REGISTRY_HOME"
+        )
+    if not stat.S_ISDIR(status.st_mode):
+        raise AccessDenied(f"{path} is no directory: remove it, or set REGISTRY_HOME")
+    if sys.platform == "win32":
+        return
+    if status.st_uid != os.geteuid():
+        raise AccessDenied(
+            f"{path} belongs to uid {status.st_uid} and this process runs as uid {os.geteuid()}: "
+            f"run as that user, or set REGISTRY_HOME"
+        )
+    if status.st_mode & 0o077:
+        raise AccessDenied(f"{path} is open to others (mode {status.st_mode & 0o777:o}): chmod 700 {path}")
+
+
+def check_parent(path: str) -> None:
+    """Refuse a directory in which another user could put something else in the place of ours."""
+    if sys.platform == "win32":
+        return
+    status = os.stat(path)
+    if status.st_uid not in (0, os.geteuid()):
+        raise AccessDenied(
+            f"{path} belongs to uid {status.st_uid}: set REGISTRY_HOME to a directory of your own"
+        )
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        raise AccessDenied(
+            f"{path} can be written by others (mode {status.st_mode & 0o777:o}): chmod go-w {path}"
+        )
+
+
+def write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def sync_directory(path: str) -> None:
+    """Make the name of a file as durable as its content."""
+    if sys.platform == "win32":
+        return  # directories cannot be opened there; NTFS keeps a journal of names
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,410 @@
+"""Handshakes as pure functions: bytes in, bytes out, no I/O.
+
+One port speaks two protocols. The server opens as a stock `multiprocessing` listener does, and the client's
+first message tells which protocol it is. A message is framed as `multiprocessing` frames it, a 4-byte
+big-endian signed length and a body; until the peer is authenticated a body has at most 256 bytes.
+
+A native client (one round trip)::
+
+    server  #CHALLENGE#{sha256} + 40 random bytes                              *challenge*: {sha256} and on
+    client  #REGISTRY#1 + client nonce (32) + MAC (32)                         *hello*
+    server  #REGISTRY#1 + MAC (32) + body                                      *proof*
+       or   #DENIED#                                                           another key
+       or   #VERSION#n                                                         speaks version n only
+
+A stock client, exactly as CPython 3.6 to 3.13 have it::
+
+    server  #CHALLENGE#{sha256} + 40 random bytes
+    client  16 bytes HMAC-MD5 (to 3.11), or {digest} + HMAC (3.12 on), over {sha256} and the 40 bytes
+    server  #WELCOME#                                                          or #FAILURE#
+    client  #CHALLENGE# + 20 random bytes (to 3.11), or #CHALLENGE#{digest} + random bytes
+    server  HMAC-MD5, or {digest} + HMAC
+    client  #WELCOME#
+
+What the native form is built to stand:
+
+*Reflection.* Each role has a key of its own, so no message of one side is ever a valid one of the other.
+
+*A rogue listener that borrows answers.* In the stock protocol whoever listens chooses what the client signs.
+A native client therefore never computes a stock answer, and the role keys are derived with the authkey as the
+*message* of the extracting HMAC (HKDF, RFC 5869), never as its key: nothing that a stock peer can be made to
+sign equals anything of ours. The proof covers both nonces, the client's MAC and the body.
+
+*Replay.* Both sides bring a nonce.
+
+What it does not stand: over plain TCP, someone in the middle who passes every byte on sees and may change
+what follows the handshake. That takes TLS; its channel binding is covered by both MACs, so that a handshake
+relayed between two TLS connections fails.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from os import urandom
+
+from registry.errors import AccessDenied, VersionMismatch
+
+VERSION = 1
+
+MESSAGE_LIMIT = 256  # multiprocessing's own, in both directions
+PROOF_LIMIT = 16 * 1024 * 1024  # the proof brings the table of typeids
+
+_LENGTH = struct.Struct("!i")
+
+_CHALLENGE = b"#CHALLENGE#"
+_WELCOME = b"#WELCOME#"
+_FAILURE = b"#FAILURE#"
+_NATIVE = b"#REGISTRY#"
+_MAGIC = b"%b%d" % (_NATIVE, VERSION)
+_DENIED = b"#DENIED#"
+_OTHER_VERSION = b"#VERSION#"
+
+_DIGEST_PREFIX = b"{sha256}"
+_CHALLENGE_RANDOM = 40  # CPython's length since 3.12; more than the 20 that mean "MD5 only"
+_NONCE_SIZE = 32
+_MAC_SIZE = 32
+_HELLO_SIZE = len(_MAGIC) + _NONCE_SIZE + _MAC_SIZE
+
+# The digests that CPython accepts. A table, because the name comes from the peer.
+_DIGESTS = {
+    b"md5": "md5",
+    b"sha256": "sha256",
+    b"sha384": "sha384",
+    b"sha3_256": "sha3_256",
+    b"sha3_384": "sha3_384",
+}
+_MD5_SIZE = 16
+_LEGACY_CHALLENGE_SIZE = 20
+
+
+class NotNative(Exception):
+    """Raised when what answers at an address is no server of ours.
+
+    It may be a stock `multiprocessing` server, or anything else that listens. Speaking the stock protocol
+    instead takes a new connection and a decision of the caller: whoever listens could bring this about, and
+    would choose what a stock client signs.
+
+    Attributes:
+        reason: what the peer did.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ServerHandshake:
+    """The server's side of one connection, until its peer is authenticated or refused.
+
+    Attributes:
+        outcome: ``None`` while it goes on, then ``"native"``, ``"stock"`` or ``"refused"``. After
+            ``"native"`` the peer still waits for `accept`.
+        reason: why the peer was refused.
+        leftover: bytes that came behind the handshake; the first of the protocol that follows.
+    """
+
+    __slots__ = (
+        "_authkey",
+        "_binding",
+        "_buffer",
+        "_challenge",
+        "_client",
+        "_expects",
+        "leftover",
+        "outcome",
+        "reason",
+    )
+
+    def __init__(self, authkey: bytes, *, binding: bytes = b"", random: bytes | None = None) -> None:
+        """Begin a handshake.
+
+        Args:
+            authkey: the secret that both sides know.
+            binding: the channel binding of the TLS connection below; empty over anything else.
+            random: the 40 bytes of the challenge, for tests.
+        """
+        if random is None:
+            random = urandom(_CHALLENGE_RANDOM)
+        self._authkey = authkey
+        self._binding = binding
+        self._challenge = _DIGEST_PREFIX + random
+        self._buffer = bytearray()
+        self._client = b""
+        self._expects = "answer"
+        self.outcome: str | None = None
+        self.reason = ""
+        self.leftover = b""
+
+    def opening(self) -> bytes:
+        """Return what the server sends before anything else."""
+        return _framed(_CHALLENGE + self._challenge)
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes of the peer and return the bytes to send now, which may be none.
+
+        No more than one message is kept between two calls, and a peer has two messages to be authenticated:
+        what a stranger can make the server hold is bounded by the largest chunk the caller reads.
+
+        Args:
+            data: what was read; empty when the peer has closed.
+        """
+        if self.outcome is not None:
+            if self.outcome != "refused":
+                self.leftover += data
+            return b""
+        if not data:
+            return self._refuse("the connection was closed during the handshake", b"")
+        self._buffer += data
+        answer = b""
+        while self.outcome is None and len(self._buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer)
+            if not 0 <= size <= MESSAGE_LIMIT:
+                answer += self._refuse(f"a message of {size} bytes before authentication")
+                break
+            end = _LENGTH.size + size
+            if len(self._buffer) < end:
+                break
+            message = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            answer += self._message(message)
+        if self.outcome is not None:
+            self.leftover = b"" if self.outcome == "refused" else bytes(self._buffer)
+            self._buffer.clear()
+        return answer
+
+    def accept(self, body: bytes) -> bytes:
+        """Return the proof that answers a native client.
+
+        Args:
+            body: what the client is told with it, covered by the MAC.
+
+        Raises:
+            RuntimeError: the peer is not a native client.
+            ValueError: the body is too large.
+        """
+        if self.outcome != "native":
+            raise RuntimeError(
+                f"only a native client is given a proof; this handshake's outcome is {self.outcome!r}"
+            )
+        mac = _server_mac(self._authkey, self._challenge, self._client, self._binding, body)
+        proof = _MAGIC + mac + body
+        if len(proof) > PROOF_LIMIT:
+            raise ValueError(f"the answer to a handshake has {len(proof)} bytes, more than {PROOF_LIMIT}")
+        return _framed(proof)
+
+    def _message(self, message: bytes) -> bytes:
+        if self._expects == "answer":
+            if message.startswith(_NATIVE):
+                return self._hello(message)
+            return self._stock_answer(message)
+        if self._expects == "challenge":
+            return self._stock_challenge(message)
+        if message != _WELCOME:
+            return self._refuse("the client did not accept our answer to its challenge")
+        self.outcome = "stock"
+        return b""
+
+    def _hello(self, message: bytes) -> bytes:
+        if not message.startswith(_MAGIC) or len(message) != _HELLO_SIZE:
+            version = message[len(_NATIVE) : len(_NATIVE) + 8]
+            return self._refuse(
+                f"a client of protocol version {version!r}", _framed(b"%b%d" % (_OTHER_VERSION, VERSION))
+            )
+        nonce = message[len(_MAGIC) : -_MAC_SIZE]
+        expected = _client_mac(self._authkey, self._challenge, nonce, self._binding)
+        if not hmac.compare_digest(expected, message[-_MAC_SIZE:]):
+            return self._refuse("a native client with another key", _framed(_DENIED))
+        self._client = message
+        self.outcome = "native"
+        return b""
+
+    def _stock_answer(self, message: bytes) -> bytes:
+        digest, mac = _split_digest(message)
+        if len(message) == _MD5_SIZE:
+            digest, mac = "md5", message
+        if digest is None:
+            return self._refuse("the client's first message is no answer to the challenge")
+        # Over the whole challenge with its prefix, or a client could be talked into a weaker digest.
+        expected = _stock_mac(self._authkey, self._challenge, digest)
+        if expected is None:
+            return self._refuse(f"this Python has no {digest}, which the stock client answered with")
+        if not hmac.compare_digest(expected, mac):
+            return self._refuse("a stock client with another key")
+        self._expects = "challenge"
+        return _framed(_WELCOME)
+
+    def _stock_challenge(self, message: bytes) -> bytes:
+        # Only here, to a peer that has shown the key, does the server sign what somebody else chose.
+        challenge = message[len(_CHALLENGE) :]
+        if not message.startswith(_CHALLENGE) or len(challenge) < _LEGACY_CHALLENGE_SIZE:
+            return self._refuse("a stock client sent no challenge of its own")
+        if len(challenge) == _LEGACY_CHALLENGE_SIZE:
+            digest: str | None = "md5"
+            prefix = b""
+        else:
+            digest, _ = _split_digest(challenge)
+            prefix = b"{%b}" % digest.encode() if digest else b""
+        mac = digest and _stock_mac(self._authkey, challenge, digest)
+        if not mac:
+            return self._refuse("a stock client asked for a digest that is not known here")
+        self._expects = "welcome"
+        return _framed(prefix + mac)
+
+    def _refuse(self, reason: str, answer: bytes | None = None) -> bytes:
+        self.outcome = "refused"
+        self.reason = reason
+        return _framed(_FAILURE) if answer is None else answer
+
+
+class ClientHandshake:
+    """A native client's side of one connection.
+
+    Attributes:
+        done: true once the server has proved that it knows the key.
+        body: what the server told with its proof.
+        leftover: bytes that came behind the proof.
+    """
+
+    __slots__ = (
+        "_authkey",
+        "_binding",
+        "_buffer",
+        "_challenge",
+        "_hello",
+        "_nonce",
+        "body",
+        "done",
+        "leftover",
+    )
+
+    def __init__(self, authkey: bytes, *, binding: bytes = b"", random: bytes | None = None) -> None:
+        """Begin a handshake; the server speaks first.
+
+        Args:
+            authkey: the secret that both sides know.
+            binding: the channel binding of the TLS connection below; empty over anything else.
+            random: the 32 bytes of the client's nonce, for tests.
+        """
+        self._authkey = authkey
+        self._binding = binding
+        self._nonce = urandom(_NONCE_SIZE) if random is None else random
+        self._buffer = bytearray()
+        self._challenge = b""
+        self._hello = b""
+        self.done = False
+        self.body = b""
+        self.leftover = b""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes of the server and return the bytes to send now, which may be none.
+
+        Args:
+            data: what was read; empty when the server has closed.
+
+        Raises:
+            NotNative: what listens there is no server of ours.
+            AccessDenied: the server has another key, or what answers does not know ours.
+            VersionMismatch: the server speaks another version of the protocol.
+        """
+        if self.done:
+            self.leftover += data
+            return b""
+        if not data:
+            raise NotNative("it closed the connection during the handshake")
+        self._buffer += data
+        answer = b""
+        while not self.done and len(self._buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer)
+            # Judged by its length alone, so that a server of another kind is told at its first bytes.
+            if not 0 <= size <= (PROOF_LIMIT if self._hello else MESSAGE_LIMIT):
+                raise NotNative("its first bytes are of another protocol")
+            end = _LENGTH.size + size
+            if len(self._buffer) < end:
+                break
+            message = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            if self._hello:
+                self._proof(message)
+            else:
+                answer = self._answer(message)
+        if self.done:
+            self.leftover = bytes(self._buffer)
+            self._buffer.clear()
+        return answer
+
+    def _answer(self, message: bytes) -> bytes:
+        challenge = message[len(_CHALLENGE) :]
+        if (
+            not message.startswith(_CHALLENGE + _DIGEST_PREFIX)
+            or len(challenge) != len(_DIGEST_PREFIX) + _CHALLENGE_RANDOM
+        ):
+            kind = "its first message is of another protocol"
+            if message.startswith(_CHALLENGE):
+                kind = "it opened like a stock multiprocessing server of another Python"
+            raise NotNative(kind)
+        self._challenge = challenge
+        mac = _client_mac(self._authkey, challenge, self._nonce, self._binding)
+        self._hello = _MAGIC + self._nonce + mac
+        return _framed(self._hello)
+
+    def _proof(self, message: bytes) -> None:
+        if message == _FAILURE:
+            raise NotNative("it answered like a stock multiprocessing server")
+        if message == _DENIED:
+            raise AccessDenied(
+                "the server has another key than this process. Give the one it was started with: authkey=, "
+                "the file that REGISTRY_AUTHKEY_FILE names, or the key file in its directory"
+            )
+        theirs = message[len(_OTHER_VERSION) :]
+        if message.startswith(_OTHER_VERSION) and theirs.isdigit() and len(theirs) < 8:
+            raise VersionMismatch(str(VERSION), theirs.decode())
+        head = len(_MAGIC) + _MAC_SIZE
+        body = message[head:]
+        expected = _server_mac(self._authkey, self._challenge, self._hello, self._binding, body)
+        if not message.startswith(_MAGIC) or not hmac.compare_digest(expected, message[len(_MAGIC) : head]):
+            raise AccessDenied(
+                "what answers at this address does not know the key, so it is not the server it claims "
+                "to be. Nothing was sent to it; find out what listens there"
+            )
+        self.body = body
+        self.done = True
+
+
+def _framed(message: bytes) -> bytes:
+    return _LENGTH.pack(len(message)) + message
+
+
+def _role_key(authkey: bytes, role: bytes) -> bytes:
+    """Derive the key of one role (HKDF-SHA256: extract, then one block of expand)."""
+    extracted = hmac.digest(b"shared-registry handshake", authkey, "sha256")
+    return hmac.digest(extracted, b"%b, version %d\x01" % (role, VERSION), "sha256")
+
+
+def _mac(key: bytes, *fields: bytes) -> bytes:
+    # Every field with its length: no two lists of fields give the same message.
+    return hmac.digest(key, b"".join(len(field).to_bytes(8, "big") + field for field in fields), "sha256")
+
+
+def _client_mac(authkey: bytes, challenge: bytes, nonce: bytes, binding: bytes) -> bytes:
+    return _mac(_role_key(authkey, b"client"), _MAGIC, challenge, nonce, binding)
+
+
+def _server_mac(authkey: bytes, challenge: bytes, hello: bytes, binding: bytes, body: bytes) -> bytes:
+    return _mac(_role_key(authkey, b"server"), _MAGIC, challenge, hello, binding, body)
+
+
+def _split_digest(message: bytes) -> tuple[str | None, bytes]:
+    """Split ``{digest}rest``; the digest is ``None`` where there is none that is known."""
+    name, brace, rest = message[1:].partition(b"}")
+    if message[:1] != b"{" or not brace:
+        return None, message
+    return _DIGESTS.get(name), rest
+
+
+def _stock_mac(authkey: bytes, message: bytes, digest: str) -> bytes | None:
+    """Sign as `multiprocessing` does; ``None`` where this Python lacks the digest (MD5 under FIPS)."""
+    try:
+        return hmac.new(authkey, message, digest).digest()
+    except ValueError:
+        return None

@@ -1,0 +1,206 @@
+"""The typed codec: values as bytes that need no trust to read.
+
+A value is msgpack. What msgpack knows is written as it is: None, bool, 64-bit int, float (all its bits), str,
+bytes, list, and dict with such scalars as keys. The rest is an extension, whose payload is again msgpack
+unless the table says otherwise.
+
+====  ======================  =====================================================
+code  value                   payload
+====  ======================  =====================================================
+1     tuple                   array of the items
+2, 3  set, frozenset          array of the items
+4     bytearray               its bytes
+5     complex                 [real, imaginary]
+6     int beyond 64 bits      two's complement, big end first
+7     datetime                [year, month, day, hour, minute, second, microsecond, fold, zone]
+8     date                    [year, month, day]
+9     time                    [hour, minute, second, microsecond, fold, zone]
+10    timedelta               [days, seconds, microseconds]
+11    UUID                    its 16 bytes
+12    Decimal                 its text
+13    str, lone surrogates    UTF-8 with the surrogates let through
+14    dict, other keys        [key, value, key, value, ...]
+15    deque                   [maxlen or nil, [item, ...]]
+16    range                   [start, stop, step]
+17    slice                   [start, stop, step]
+18    Ellipsis, NotImplemented  one byte, ``E`` or ``N``
+19    Fraction                [numerator, denominator]
+20    OrderedDict             [key, value, key, value, ...]
+32    declared object         reserved
+33    `Handle`                [address, typeid, name]
+34    `Grant`                 [number, abandoned, holder, since]
+35    `Carried`, typed        the encoding of the value, not looked at
+36    `Carried`, opaque       [domain, kind, pickle]
+37    `OpaqueValue`           [kind, writer]
+38    `Owner`                 [session, number]
+39    exception               [public name, [argument, ...], traceback, [note, ...]], or without the last two
+40    out-of-band buffer      reserved
+41    state of the engine     a value that only ``incoming`` can read
+====  ======================  =====================================================
+
+A zone is nil, the key of a ``ZoneInfo``, or [days, seconds, microseconds, name or nil] of a ``timezone``; the
+name is bytes in the form of code 13.
+
+Types are exact. A tuple does not come back as a list nor True as 1, so a subclass, which would lose its
+class, is refused at the sender; only snapshots are taken for the plain values they are copies of. Nothing
+is ever imported, looked up by getattr or called by a name from the other side: classes stand in tables.
+
+Limits: containers lie at most `LIMIT` deep in each other, both ways. A size limit is the frame's.
+Whatever is wrong with bytes that are read is a `CodecError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .._leaves import Carried, pack_scalar
+from ._base import LIMIT, SCALARS, CodecError
+from ._read import Reader, read
+from ._write import Writer, pack, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ._base import Buffer, Incoming, Outgoing
+
+__all__ = [
+    "LIMIT",
+    "CodecError",
+    "canonical",
+    "carry",
+    "decode",
+    "decode_arguments",
+    "decode_carried",
+    "encode",
+    "encode_arguments",
+    "encode_exception",
+]
+
+_encode = msgspec.msgpack.encode
+
+
+def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
+    """Encode a value.
+
+    Args:
+        value: what to encode.
+        outgoing: asked for each object whose class the codec does not know. It returns a leaf (a `Handle`,
+            `Grant`, `Carried`, `OpaqueValue` or `Owner`, or ``(41, payload)`` for state of the engine), or
+            NotImplemented.
+
+    Raises:
+        NotShareable: something in the value cannot cross; the error names its place.
+    """
+    if type(value) in SCALARS:
+        return pack_scalar(value)
+    return pack(Writer(outgoing), value)
+
+
+def canonical(value: object, *, outgoing: Outgoing | None = None) -> bytes:
+    """Encode a value so that equal values of equal types give equal bytes, in every process.
+
+    As `encode`, but sets are sorted by their items' encodings and exceptions are class and arguments only.
+    The order of a dict is part of its value here.
+    """
+    if type(value) in SCALARS:
+        return pack_scalar(value)
+    return pack(Writer(outgoing, ordered=True), value)
+
+
+def carry(value: object, outgoing: Outgoing | None = None) -> Carried:
+    """Encode a value to be carried undecoded; one that is carried already is returned as it is.
+
+    Raises:
+        NotShareable: something in the value is not typed. What `encode` would send as something else, such as
+            an exception of an undeclared class, is refused here too.
+    """
+    if type(value) is Carried:
+        return value
+    if type(value) in SCALARS:
+        return Carried(pack_scalar(value))
+    return Carried(pack(Writer(outgoing, lossless=True), value))
+
+
+def encode_arguments(
+    args: Iterable[object],
+    kwargs: Mapping[str, object],
+    carried: Mapping[str, int] | None = None,
+    outgoing: Outgoing | None = None,
+    opaque: Callable[[object], Carried] | None = None,
+) -> bytes:
+    """Encode the arguments of a call.
+
+    Args:
+        args: the positional ones.
+        kwargs: those given by name.
+        carried: the parameters to carry undecoded, by name: the position, or -1 where only the name counts.
+        outgoing: as for `encode`.
+        opaque: what makes a carried value of one that the codec refuses, such as by pickling it.
+
+    Raises:
+        NotShareable: something in an argument cannot cross; the error names the argument and the place in it.
+    """
+    if not carried and not kwargs and type(args) is tuple and SCALARS.issuperset(map(type, args)):
+        try:
+            return _encode((args, kwargs))
+        except (OverflowError, UnicodeEncodeError):
+            pass  # the long way has room for them
+    return packed(Writer(outgoing), lambda writer: writer.call(args, kwargs, carried or {}, opaque))
+
+
+def encode_exception(error: BaseException, traceback: str = "") -> bytes:
+    """Encode an exception that was raised, so that decoding gives an exception to raise.
+
+    Builtin exceptions, those of `queue` and of `registry.errors` go as themselves if their arguments are
+    typed; any other as a `RemoteError`. Exceptions that are no `Exception`, such as SystemExit, go as a
+    `RemoteError` too, since they would end the caller.
+
+    Args:
+        error: the exception.
+        traceback: its traceback as text, for those who may see it. It becomes a note.
+    """
+    return packed(Writer(None), lambda writer: writer.exception(error, traceback, 1))
+
+
+def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
+    """Decode what `encode`, `canonical` or `encode_exception` made.
+
+    Args:
+        data: the bytes.
+        incoming: asked for each `Handle`, `Grant`, `Carried`, `OpaqueValue` and ``(41, payload)``; what it
+            returns takes the leaf's place. What it raises is not caught.
+
+    Raises:
+        CodecError: the bytes are no value, or lie too deep.
+    """
+    return read(data, Reader(incoming))
+
+
+def decode_arguments(data: Buffer, *, incoming: Incoming | None = None) -> tuple[list[Any], dict[str, Any]]:
+    """Decode what `encode_arguments` made.
+
+    Raises:
+        CodecError: the bytes are no arguments.
+    """
+    value = read(data, Reader(incoming))
+    if type(value) is list and len(value) == 2:
+        args, kwargs = value
+        if type(args) is list and type(kwargs) is dict and all(type(name) is str for name in kwargs):
+            return args, kwargs
+    raise CodecError("these are not the arguments of a call")
+
+
+def decode_carried(carried: Carried, incoming: Incoming | None = None) -> Any:
+    """Decode a typed carried value, in the process that reads it.
+
+    The server never looked at the bytes, so they are what some other process chose to write. A pickle in them
+    would be one that no server has vouched for: it is refused, as is any carried value inside another.
+
+    Raises:
+        CodecError: the value is opaque, its bytes are no value, or there is another carried value in it.
+    """
+    if carried.domain:
+        raise CodecError(f"{carried!r} is opaque, not typed")
+    return read(carried.data, Reader(incoming, inside=True))

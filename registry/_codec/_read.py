@@ -1,0 +1,371 @@
+"""Turning bytes into values.
+
+msgspec calls back for each extension from the inside of its own recursion. Were containers read there, each
+level would cost several levels of the interpreter's stack, and whether a value can be read would depend on
+who reads it. So the call only makes leaves; containers wait as `_Pending`, and `Reader.finish` makes them
+from the outside in, counting their depth.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from .._leaves import (
+    BIG_INT,
+    LONE_SURROGATES,
+    Carried,
+    Grant,
+    Handle,
+    OpaqueValue,
+    Owner,
+    scalar_of_extension,
+)
+from . import _exceptions
+from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, CodecError
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Callable
+
+    from ._base import Buffer, Incoming
+
+_decode = msgspec.msgpack.decode
+_decode_plain = msgspec.msgpack.Decoder().decode
+
+# What a first byte can promise: a scalar without an extension.
+_SIMPLE = [
+    not (0x80 <= n <= 0x9F or 0xDC <= n <= 0xDF or 0xC7 <= n <= 0xC9 or 0xD4 <= n <= 0xD8) for n in range(256)
+]
+
+
+def read(data: Buffer, reader: Reader) -> Any:
+    """Decode a value."""
+    if not data:
+        raise CodecError("no bytes at all")
+    if _SIMPLE[data[0]]:
+        try:
+            return _decode_plain(data)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+    try:
+        value = _decode(data, ext_hook=reader.extension)
+        # Each level takes a byte, so most messages are too short to be too deep.
+        if reader.pending or len(data) > LIMIT:
+            value = reader.finish(value, LIMIT)
+        return value
+    except (CodecError, MemoryError):
+        raise
+    except Exception as error:  # whatever a constructor says of arguments that it never expected
+        if error is reader.failure:
+            raise
+        raise CodecError(f"{type(error).__name__}: {error}") from error
+
+
+class _Pending:
+    """A container whose payload is still to be read."""
+
+    __slots__ = ("code", "data")
+
+    # msgspec refuses what cannot be hashed as a key of a map, or it would stay there unread.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, code: int, data: memoryview) -> None:
+        self.code = code
+        self.data = data
+
+
+_UNFINISHED = frozenset({list, dict, _Pending})
+
+_STATE = 41
+# A deque and an exception have their items in a second array, which is not a level of its own.
+_WRAPPED = frozenset({15, 39})
+
+
+class Reader:
+    """Make the values that msgpack does not know.
+
+    Attributes:
+        incoming: what is asked for leaves.
+        inside: whether this is the inside of a carried value, where there is no other one.
+        pending: whether there is a container to finish.
+        failure: what `incoming` raised, which is not ours to translate.
+    """
+
+    __slots__ = ("failure", "incoming", "inside", "pending")
+
+    def __init__(self, incoming: Incoming | None, *, inside: bool = False) -> None:
+        self.incoming = incoming
+        self.inside = inside
+        self.pending = False
+        self.failure: BaseException | None = None
+
+    def extension(self, code: int, data: memoryview) -> Any:
+        """Make a leaf, or put a container off."""
+        if code in _CONTAINERS:
+            self.pending = True
+            return _Pending(code, data)
+        leaf = _LEAVES.get(code)
+        if leaf is None:
+            raise CodecError(f"no value has the extension code {code}")
+        value = leaf(self, data)
+        if type(value) in _UNFINISHED:
+            # Made by incoming(), and finished.
+            self.pending = True
+            return _Finished(value)
+        return value
+
+    def finish(self, value: Any, left: int) -> Any:
+        """Return a value with all that is pending in it made; `left` is how deep it may be."""
+        cls = type(value)
+        if cls not in _UNFINISHED:
+            return value.value if cls is _Finished else value
+        if left <= 0:
+            raise CodecError(f"it lies deeper than {LIMIT} levels")
+        make = None
+        if cls is _Pending:
+            make = _CONTAINERS[value.code]
+            left += value.code in _WRAPPED
+            payload = _decode(value.data, ext_hook=self.extension)
+            if value.code == _STATE:
+                value = [payload]
+            elif type(payload) is list:
+                value = payload
+            else:
+                raise CodecError("an array is missing")
+        if cls is dict:
+            if not SCALARS.issuperset(map(type, value)):
+                raise CodecError("a map has a key that is no scalar")
+            slots: Any = value
+            kinds = set(map(type, value.values()))
+        else:
+            slots = range(len(value))
+            kinds = set(map(type, value))
+        if not _UNREADY.isdisjoint(kinds):
+            left -= 1
+            for slot in slots:
+                if type(value[slot]) in _UNREADY:
+                    value[slot] = self.finish(value[slot], left)
+        return value if make is None else make(self, value)
+
+    def offer(self, leaf: Any) -> Any:
+        """Ask what stands in a leaf's place here."""
+        if self.incoming is None:
+            return leaf
+        try:
+            return self.incoming(leaf)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+class _Finished:
+    """Keeps what `incoming` returned from being looked at for what is pending in it, or counted."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+_UNREADY = _UNFINISHED | {_Finished}
+
+
+# Those whose payload is all scalars; msgspec checks the types and the length.
+_three_ints = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
+_two_ints = msgspec.msgpack.Decoder(tuple[int, int]).decode
+_two_floats = msgspec.msgpack.Decoder(tuple[float, float]).decode
+_two_texts = msgspec.msgpack.Decoder(tuple[str, str]).decode
+_three_texts = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
+_texts_and_bytes = msgspec.msgpack.Decoder(tuple[str, str, bytes]).decode
+_grant_fields = msgspec.msgpack.Decoder(tuple[int, bool, str, float]).decode
+_Zone = str | tuple[int, int, int, bytes | None] | None
+_datetime_fields = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, int, int, int, _Zone]).decode
+_time_fields = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, _Zone]).decode
+
+
+def _read_zone(zone: str | tuple[int, int, int, bytes | None] | None) -> datetime.tzinfo | None:
+    import datetime
+
+    if zone is None:
+        return None
+    if isinstance(zone, str):
+        import zoneinfo
+
+        return zoneinfo.ZoneInfo(zone)
+    days, seconds, microseconds, name = zone
+    offset = datetime.timedelta(days, seconds, microseconds)
+    if name is None:
+        return datetime.timezone(offset)
+    return datetime.timezone(offset, name.decode("utf-8", "surrogatepass"))
+
+
+def _read_datetime(reader: Reader, data: memoryview) -> object:
+    import datetime
+
+    *fields, fold, zone = _datetime_fields(data)
+    return datetime.datetime(*fields, tzinfo=_read_zone(zone), fold=fold)  # type: ignore[arg-type,misc]
+
+
+def _read_date(reader: Reader, data: memoryview) -> object:
+    import datetime
+
+    return datetime.date(*_three_ints(data))
+
+
+def _read_time(reader: Reader, data: memoryview) -> object:
+    import datetime
+
+    *fields, fold, zone = _time_fields(data)
+    return datetime.time(*fields, tzinfo=_read_zone(zone), fold=fold)  # type: ignore[arg-type,misc]
+
+
+def _read_timedelta(reader: Reader, data: memoryview) -> object:
+    import datetime
+
+    return datetime.timedelta(*_three_ints(data))
+
+
+def _read_uuid(reader: Reader, data: memoryview) -> object:
+    import uuid
+
+    return uuid.UUID(bytes=bytes(data))
+
+
+def _read_decimal(reader: Reader, data: memoryview) -> object:
+    import decimal
+
+    return decimal.Decimal(bytes(data).decode("ascii"))
+
+
+def _read_big(code: int) -> Callable[[Reader, memoryview], object]:
+    return lambda reader, data: scalar_of_extension(code, bytes(data))
+
+
+def _read_constant(reader: Reader, data: memoryview) -> object:
+    if bytes(data) == b"E":
+        return Ellipsis
+    if bytes(data) == b"N":
+        return NotImplemented
+    raise CodecError("there is no such constant")
+
+
+def _read_handle(reader: Reader, data: memoryview) -> object:
+    return reader.offer(Handle(*_three_texts(data)))
+
+
+def _read_grant(reader: Reader, data: memoryview) -> object:
+    return reader.offer(Grant(*_grant_fields(data)))
+
+
+def _read_carried(reader: Reader, data: memoryview) -> object:
+    if reader.inside:
+        _refuse_inside()
+    return reader.offer(Carried(bytes(data)))
+
+
+def _read_pickled(reader: Reader, data: memoryview) -> object:
+    if reader.inside:
+        _refuse_inside()
+    domain, kind, pickled = _texts_and_bytes(data)
+    if not domain:
+        raise CodecError("an opaque value needs the domain that can read it")
+    return reader.offer(Carried(pickled, domain, kind))
+
+
+def _refuse_inside() -> NoReturn:
+    raise CodecError("a carried value has another one in it")
+
+
+def _read_opaque(reader: Reader, data: memoryview) -> object:
+    return reader.offer(OpaqueValue(*_two_texts(data)))
+
+
+def _read_owner(reader: Reader, data: memoryview) -> object:
+    return Owner(*_two_ints(data))
+
+
+_LEAVES: dict[int, Callable[[Reader, memoryview], object]] = {
+    4: lambda reader, data: bytearray(data),
+    5: lambda reader, data: complex(*_two_floats(data)),
+    BIG_INT: _read_big(BIG_INT),
+    7: _read_datetime,
+    8: _read_date,
+    9: _read_time,
+    10: _read_timedelta,
+    11: _read_uuid,
+    12: _read_decimal,
+    LONE_SURROGATES: _read_big(LONE_SURROGATES),
+    18: _read_constant,
+    33: _read_handle,
+    34: _read_grant,
+    35: _read_carried,
+    36: _read_pickled,
+    37: _read_opaque,
+    38: _read_owner,
+}
+
+
+def _pairs(flat: list[Any]) -> zip[tuple[Any, Any]]:
+    if len(flat) % 2:
+        raise CodecError("a key has no value")
+    return zip(flat[::2], flat[1::2])
+
+
+def _make_deque(reader: Reader, parts: list[Any]) -> object:
+    maxlen, items = parts
+    if type(items) is not list or (maxlen is not None and (type(maxlen) is not int or len(items) > maxlen)):
+        raise CodecError("a deque is its length and its items")
+    return deque(items, maxlen)
+
+
+def _make_range(reader: Reader, parts: list[Any]) -> object:
+    start, stop, step = parts
+    return range(start, stop, step)
+
+
+def _make_slice(reader: Reader, parts: list[Any]) -> object:
+    start, stop, step = parts
+    return slice(start, stop, step)
+
+
+def _make_fraction(reader: Reader, parts: list[Any]) -> object:
+    if [type(number) for number in parts] != [int, int]:
+        raise CodecError("a fraction is two numbers")
+    if max(number.bit_length() for number in parts) > MOST_FRACTION_BITS:
+        raise CodecError("a fraction this long")
+    import fractions
+
+    return fractions.Fraction(*parts)
+
+
+def _make_state(reader: Reader, parts: list[Any]) -> object:
+    if reader.incoming is None:
+        raise CodecError("state of an engine is for that engine alone")
+    return reader.offer((41, parts[0]))
+
+
+def _make_exception(reader: Reader, parts: list[Any]) -> object:
+    name, args, traceback, notes = parts if len(parts) == 4 else (*parts, "", [])
+    if type(args) is not list or type(notes) is not list:
+        raise CodecError("an exception has arguments and notes")
+    if not all(type(text) is str for text in (name, traceback, *notes)):
+        raise CodecError("the name, the traceback and the notes of an exception are text")
+    return _exceptions.rebuild(name, args, traceback, notes)
+
+
+_CONTAINERS: dict[int, Callable[[Reader, list[Any]], object]] = {
+    1: lambda reader, items: tuple(items),
+    2: lambda reader, items: set(items),
+    3: lambda reader, items: frozenset(items),
+    14: lambda reader, items: dict(_pairs(items)),
+    15: _make_deque,
+    16: _make_range,
+    17: _make_slice,
+    19: _make_fraction,
+    20: lambda reader, items: OrderedDict(_pairs(items)),
+    39: _make_exception,
+    _STATE: _make_state,
+}

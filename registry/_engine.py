@@ -1,0 +1,853 @@
+"""The deterministic engine: every shared object, session, owner, waiter, deadline and remembered reply.
+
+Rules of this file:
+
+* Events go in by `Engine.step`, outputs come out of it; nothing else changes the engine.
+* It does no I/O, reads no clock, draws no random number and starts no thread. Time is the stamp of the events,
+  random bytes are hashed from the epoch's seed, the index of the event and a count.
+* Two engines that were fed the same events have the same `Engine.snapshot`, byte for byte. So nothing here may hang
+  on the order of a set, on `id()`, on the text of an exception or on what a read did.
+* It knows no type: what a lock or a queue is stands in the plugins.
+
+Theory of operation. A call names an object by (typeid, name), a method, and its arguments in their encoded form, which
+the engine alone decodes, so that no two engines ever share a mutable argument. The method runs to its end inside the
+step. What it returns becomes a reply, encoded in the same step and remembered until the session acknowledges it; or it
+returns a `Waiter`, which then stands in three places: in the `Waiters` of the object, in the session under the call's
+sequence, and, with a deadline, in the heap. `resolve` is the one way out of all three.
+
+A read (`Engine.read`) is the same call without the traces: no event, no remembered reply.
+
+The approach is state-machine replication (Schneider 1990; Viewstamped Replication; Tango, SOSP'13).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from registry import _codec, _state, hosting
+from registry._events import (
+    DELETE,
+    Advance,
+    Begin,
+    Call,
+    Cancel,
+    Create,
+    Event,
+    Open,
+    Output,
+    OwnerEnded,
+    SessionEnded,
+)
+from registry._leaves import Carried, Owner
+from registry._sessions import Reply, Session
+from registry._wire import Kind
+from registry.declarations import SharedObject
+from registry.errors import (
+    DeclarationError,
+    DefinitionConflict,
+    LockLost,
+    NoSuchObject,
+    NotDurable,
+    NotShareable,
+    RegistryError,
+    RemoteError,
+    UnknownType,
+)
+from registry.hosting import Waiter, Waiters
+
+FORMAT = 1
+EPOCH_SHIFT = 40
+KEPT_VACANT = 1024
+NOBODY = Owner(0, 0)
+
+
+class Hosted:
+    """A live object and what the engine knows of it.
+
+    Attributes:
+        number: Its incarnation; numbers are never reused.
+        definition: The arguments it was made with, bound to the factory's signature, in canonical form.
+        maker: Who made it, for people; `made` says when.
+        alarm: When ``due`` is to be called, with the order that breaks ties, or None.
+        changed: The index of the last event that may have changed it.
+        session: The session it ends with, or 0.
+        sessions: The sessions to tell it about when they end.
+        stopped: Why it refuses further calls, or empty.
+    """
+
+    __slots__ = (
+        "alarm",
+        "arguments",
+        "changed",
+        "declaration",
+        "definition",
+        "instance",
+        "made",
+        "maker",
+        "methods",
+        "name",
+        "number",
+        "session",
+        "sessions",
+        "stopped",
+        "tells_owner",
+        "tells_vacant",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        declaration: SharedObject[Any],
+        name: str,
+        arguments: bytes,
+        definition: bytes,
+        *,
+        maker: str,
+        made: float,
+        session: int,
+    ) -> None:
+        self.number = number
+        self.declaration = declaration
+        self.name = name
+        self.arguments = arguments
+        self.definition = definition
+        self.maker = maker
+        self.made = made
+        self.session = session
+        self.sessions: dict[int, None] = {}
+        self.waits: dict[int, Waiter] = {}
+        self.alarm: tuple[float, int] | None = None
+        self.changed = 0
+        self.stopped = ""
+        self.methods: dict[str, Callable[..., Any]] = {}
+
+    def bind(self, instance: Any) -> None:
+        """Take the live object that the factory made."""
+        self.instance = instance
+        self.tells_owner = hasattr(instance, "owner_ended")
+        self.tells_vacant = hasattr(instance, "vacant")
+
+    @property
+    def title(self) -> str:
+        """The object as errors and the command line write it."""
+        return f"{self.declaration.typeid}:{self.name}" if self.name else self.declaration.typeid
+
+
+class Engine:
+    """Everything that is shared, as one deterministic state machine.
+
+    Args:
+        declarations: The shared objects by typeid. They are code, not state: `restore` needs the same ones.
+    """
+
+    def __init__(self, declarations: Mapping[str, SharedObject[Any]]) -> None:
+        self.declarations = declarations
+        self.index = 0
+        self.now = 0.0
+        self.epoch = 0
+        self.seed = b""
+        self.sessions: dict[int, Session] = {}
+        self.objects: dict[tuple[str, str], Hosted] = {}
+        self._numbered: dict[int, Hosted] = {}
+        self._keys: dict[bytes, int] = {}
+        self._last_session = 0
+        self._last_object = 0
+        self._last_token = 0
+        self._last_order = 0
+        self._draws = 0
+        self._instances: dict[int, Hosted] = {}  # by id(), while they live; not part of the state
+        self._vacant: dict[int, None] = {}
+        self._heap: list[tuple[float, int, Waiter | Hosted]] = []
+        self._due_count = 0
+        self._outputs: list[Output] = []
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            Begin: self._begin,
+            Open: self._open,
+            Create: self._create,
+            Call: self._call,
+            Cancel: self._cancel,
+            OwnerEnded: self._owner_ended,
+            SessionEnded: self._session_ended,
+            Advance: self._advance,
+        }
+
+    # -- the two doors ------------------------------------------------------------------------------------------
+
+    def step(self, event: Event) -> list[Output]:
+        """Apply one event and return what comes out of it, in order.
+
+        What is due before the event's stamp happens first, each at its own time.
+        """
+        self.index += 1
+        self._draws = 0
+        if event.now > self.now:
+            self._fire_due(event.now)
+            self.now = event.now
+        self._handlers[type(event)](event)
+        outputs = self._outputs
+        if outputs:
+            self._outputs = []
+        return outputs
+
+    def read(self, call: Call, *, domain: str = "", label: str = "") -> Output:
+        """Answer a call of a method declared readonly. It leaves no trace and is never remembered.
+
+        The reply's index is that of the last event that may have changed the object.
+        """
+        hosted: Hosted | None = None
+        try:
+            hosted = self._target(call)
+            args, kwargs = _codec.decode_arguments(call.arguments, incoming=_stamp(domain))
+            owner = Owner(call.session, call.owner)
+            method = self._method(hosted, call.method)
+            step = hosting.Call(self, self.now, owner, label, hosted.number, call.seq)
+            value = self._within(step, _drained(method) if call.method == "__iter__" else method, *args, **kwargs)
+            if step.parked is not None:
+                self._leave(step.parked)
+                raise DeclarationError("readonly", "a method that waits cannot be readonly", call.method)
+            body = _codec.encode(value)
+        except Exception as error:
+            changed = hosted.changed if hosted else self.index
+            return Output(call.session, call.seq, Kind.ERROR, _failure(error), changed)
+        return Output(call.session, call.seq, Kind.REPLY, body, hosted.changed)
+
+    # -- questions that change nothing ---------------------------------------------------------------------------
+
+    def find(self, typeid: str, name: str) -> Hosted | None:
+        """Return the object of that name, or None."""
+        return self.objects.get((typeid, name))
+
+    def session_of(self, key: bytes) -> int:
+        """Return the number of the session with this key, or 0."""
+        return self._keys.get(key, 0)
+
+    def knows(self, session: int, seq: int) -> bool:
+        """Tell whether a call has been seen: it waits, its reply is kept, or the session has the reply already."""
+        known = self.sessions[session]
+        return seq in known.replies or seq in known.waits or known.is_stale(seq)
+
+    def next_due(self) -> float | None:
+        """Return when the next deadline is, in the engine's time, or None."""
+        heap = self._heap
+        while heap and not _is_live(heap[0]):
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def check_definition(self, hosted: Hosted, arguments: bytes) -> None:
+        """Compare the arguments of a later use with those that the object was made with.
+
+        Raises:
+            DefinitionConflict: They differ.
+            TypeError: They do not fit the factory.
+        """
+        if arguments in (hosted.arguments, NO_ARGUMENTS):
+            return
+        _, _, given = _bind(hosted.declaration, arguments)
+        if given != hosted.definition:
+            stored_text, given_text = _differences(hosted.definition, given)
+            raise DefinitionConflict(hosted.title, stored_text, given_text, hosted.maker, hosted.made)
+
+    def statistics(self, hosted: Hosted) -> dict[str, object]:
+        """Return what the object tells of itself, with what the engine knows."""
+        told: dict[str, object] = {}
+        if hasattr(hosted.instance, "statistics"):
+            step = hosting.Call(self, self.now, NOBODY, "", hosted.number, 0)
+            told = dict(self._within(step, hosted.instance.statistics))
+        return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, event: Begin) -> None:
+        self.epoch = event.epoch
+        self.seed = event.seed
+        self._last_token = max(self._last_token, event.epoch << EPOCH_SHIFT)
+
+    def _open(self, event: Open) -> None:
+        if event.key in self._keys:
+            return
+        self._last_session += 1
+        self.sessions[self._last_session] = Session(self._last_session, event.key, event.label, event.domain)
+        self._keys[event.key] = self._last_session
+
+    def _create(self, event: Create) -> None:
+        if (event.typeid, event.name) in self.objects:
+            return
+        session = self.sessions[event.session]
+        try:
+            declaration = self.declarations.get(event.typeid)
+            if declaration is None:
+                raise UnknownType(event.typeid)
+            self._make(declaration, event, session)
+        except NotShareable as error:
+            self._reply(session, event.seq, Kind.ERROR, _failure(NotDurable(event.typeid, str(error))))
+        except Exception as error:  # the factory is a user's and may raise anything
+            self._reply(session, event.seq, Kind.ERROR, _failure(error))
+
+    def _call(self, event: Call) -> None:
+        session = self.sessions[event.session]
+        session.acknowledge(event.received, event.above)
+        seq = event.seq
+        if session.is_stale(seq):
+            return
+        remembered = session.replies.get(seq)
+        if remembered is not None:
+            self._outputs.append(Output(session.number, seq, remembered.kind, remembered.body, remembered.index))
+            return
+        waiter = session.waits.get(seq)
+        if waiter is not None:
+            if event.remaining is not None:
+                waiter.deadline = self.now + event.remaining
+                self._watch(waiter)
+            return
+        try:
+            hosted = self._target(event)
+            if event.method == DELETE:
+                self._delete(hosted, "it was deleted")
+                self._reply(session, seq, Kind.REPLY, _codec.encode(None))
+                return
+            args, kwargs = _codec.decode_arguments(event.arguments, incoming=_stamp(session.domain))
+            method = self._method(hosted, event.method)
+        except Exception as error:
+            self._reply(session, seq, Kind.ERROR, _failure(error))
+            return
+        if hosted.tells_owner and session.number not in hosted.sessions:
+            hosted.sessions[session.number] = None
+            session.objects[hosted.number] = None
+        self._run(hosted, session, event, method, args, kwargs)
+        if hosted.tells_vacant:
+            self._note_vacancy(hosted)
+
+    def _run(
+        self,
+        hosted: Hosted,
+        session: Session,
+        event: Call,
+        method: Callable[..., Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Run a method of a call that is not a read, and reply or park."""
+        seq = event.seq
+        hosted.changed = self.index
+        owner = Owner(session.number, event.owner)
+        step = hosting.Call(self, self.now, owner, session.label, hosted.number, seq)
+        try:
+            value = self._within(step, _drained(method) if event.method == "__iter__" else method, *args, **kwargs)
+            parked = step.parked
+            if parked is not None and value is parked:
+                if parked.home is not None:
+                    self._park(session, hosted, event, parked)
+                return
+            if isinstance(value, Waiter):
+                raise NotShareable(f"the result of {hosted.title}.{event.method}", "it is a wait of another call")
+            body = _codec.encode(value)
+        except NotShareable as error:
+            reason = f"{error.reason}. The call took effect" if hasattr(error, "reason") else "the call took effect"
+            failure = NotShareable(f"the result of {hosted.title}.{event.method}", reason)
+            self._reply(session, seq, Kind.ERROR, _failure(failure))
+        except Exception as error:
+            if isinstance(error, (MemoryError, RecursionError)):
+                error = self._stop(hosted, event.method, error)
+            self._reply(session, seq, Kind.ERROR, _failure(error))
+        except (SystemExit, GeneratorExit) as error:
+            self._reply(session, seq, Kind.ERROR, _failure(self._stop(hosted, event.method, error)))
+        else:
+            undoable = event.method in hosted.declaration.waiting and hasattr(hosted.instance, "take_back")
+            self._reply(session, seq, Kind.REPLY, body, hosted.number if undoable else 0)
+            return
+        if step.parked is not None and step.parked.home is not None:
+            self._leave(step.parked)
+
+    def _park(self, session: Session, hosted: Hosted, event: Call, waiter: Waiter) -> None:
+        if event.method not in hosted.declaration.waiting:
+            self._leave(waiter)
+            error = DeclarationError("waiting", "must name every method that waits", event.method)
+            self._reply(session, event.seq, Kind.ERROR, _failure(error))
+            return
+        if event.remaining is not None:
+            remaining = self.now + event.remaining
+            waiter.deadline = remaining if waiter.deadline is None else min(waiter.deadline, remaining)
+        session.waits[event.seq] = waiter
+        hosted.waits[waiter.number] = waiter
+        self._watch(waiter)
+
+    def _stop(self, hosted: Hosted, method: str, error: BaseException) -> RemoteError:
+        """Refuse further calls of an object that an error of the interpreter may have left half changed."""
+        reason = f"{type(error).__name__} in {method}()"
+        hosted.stopped = reason
+        return RemoteError(
+            f"{hosted.title}.{method}()", type(error).__name__, f"{hosted.title} is stopped until the server restarts"
+        )
+
+    def _cancel(self, event: Cancel) -> None:
+        session = self.sessions[event.session]
+        session.acknowledge(event.received)
+        seq = event.seq
+        if session.is_stale(seq):
+            return
+        waiter = session.waits.pop(seq, None)
+        if waiter is not None:
+            self._leave(waiter)
+            self._reply(session, seq, Kind.CANCELLED, b"")
+            return
+        reply = session.replies.get(seq)
+        if reply is None:
+            self._reply(session, seq, Kind.CANCELLED, b"")
+        elif event.undo and reply.target and self._take_back(reply):
+            self._reply(session, seq, Kind.CANCELLED, b"")
+        else:
+            self._outputs.append(Output(session.number, seq, reply.kind, reply.body, reply.index))
+
+    def _owner_ended(self, event: OwnerEnded) -> None:
+        session = self.sessions[event.session]
+        owner = Owner(session.number, event.owner)
+        for seq, waiter in list(session.waits.items()):
+            if waiter.owner == owner:
+                del session.waits[seq]
+                self._leave(waiter)
+        for number in list(session.objects):
+            hosted = self._numbered.get(number)
+            if hosted is not None:  # an earlier one of this row may have made its record go
+                self._enter(hosted, "owner_ended", owner)
+                self._note_vacancy(hosted)
+
+    def _session_ended(self, event: SessionEnded) -> None:
+        session = self.sessions[event.session]
+        session.acknowledge(event.received)
+        for waiter in session.waits.values():
+            self._leave(waiter)
+        session.waits.clear()
+        for number in list(session.objects):
+            hosted = self._numbered.get(number)
+            if hosted is not None:  # an earlier one of this row may have made its record go
+                self._enter(hosted, "owner_ended", Owner(session.number, 0))
+                hosted.sessions.pop(session.number, None)
+                self._note_vacancy(hosted)
+        # Latest first, so that what goes back to the front of a queue stands there in its old order.
+        for seq in sorted(session.replies, reverse=True):
+            reply = session.replies[seq]
+            if reply.target:
+                self._take_back(reply)
+        for number in list(session.owned):
+            self._delete(self._numbered[number], "its session has ended")
+        del self.sessions[session.number]
+        del self._keys[session.key]
+
+    def _advance(self, event: Advance) -> None:
+        """Do nothing further: what was due has been done by the time that an event is applied."""
+
+    # -- objects -----------------------------------------------------------------------------------------------------
+
+    def _make(self, declaration: SharedObject[Any], event: Create, session: Session) -> None:
+        args, kwargs, definition = _bind(declaration, event.arguments)
+        self._last_object += 1
+        hosted = Hosted(
+            self._last_object,
+            declaration,
+            event.name,
+            event.arguments,
+            definition,
+            maker=session.label,
+            made=self.now,
+            session=session.number if declaration.per == "call" else 0,
+        )
+        # Known by its number while it is being made, since the factory may ask for an alarm.
+        self._numbered[hosted.number] = hosted
+        try:
+            owner = Owner(session.number, event.owner)
+            step = hosting.Call(self, self.now, owner, session.label, hosted.number, event.seq)
+            hosted.bind(self._within(step, declaration.factory, *args, **kwargs))
+            other = self._instances.get(id(hosted.instance))
+            if other is not None:
+                rule = f"must make a new object each time, and this one is {other.title} already"
+                raise DeclarationError("factory", rule, declaration.typeid)
+            _codec.encode(_state.capture(hosted.instance), outgoing=_state_leaf)
+        except BaseException:
+            del self._numbered[hosted.number]
+            raise
+        hosted.changed = self.index
+        self._instances[id(hosted.instance)] = hosted
+        self.objects[declaration.typeid, event.name] = hosted
+        if hosted.session:
+            session.owned[hosted.number] = None
+
+    def _target(self, call: Call) -> Hosted:
+        """Return the object that a call is for, once everything that could refuse it has been looked at."""
+        for typeid, name, number in call.grants:
+            lock = self.objects.get((typeid, name))
+            if lock is None or not self._holds(lock, number):
+                raise LockLost(f"{typeid}:{name}", "the grant that this call relies on is no longer valid")
+        hosted = self.objects.get((call.typeid, call.name))
+        if hosted is None:
+            if call.typeid not in self.declarations:
+                raise UnknownType(call.typeid)
+            raise NoSuchObject(f"{call.typeid}:{call.name}", "nothing has that name")
+        if hosted.stopped:
+            raise RegistryError(
+                f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server"
+            )
+        return hosted
+
+    def _holds(self, lock: Hosted, number: int) -> bool:
+        holds = getattr(lock.instance, "holds", None)
+        return holds is not None and bool(holds(number))
+
+    def _method(self, hosted: Hosted, name: str) -> Callable[..., Any]:
+        """Look a method up in what the class exposes; a name from a peer is never an attribute's by itself."""
+        method = hosted.methods.get(name)
+        if method is None:
+            exposed = hosted.declaration.interface.exposed
+            if name not in exposed:
+                raise AttributeError(
+                    f"shared {hosted.title} exposes no {name!r}; it has {', '.join(exposed)}"
+                )
+            method = hosted.methods[name] = getattr(hosted.instance, name)
+        return method
+
+    def _delete(self, hosted: Hosted, reason: str) -> None:
+        """Retire an object: end the waits in it, forget it."""
+        for waiter in list(hosted.waits.values()):
+            self.resolve(waiter, NoSuchObject(hosted.title, reason))
+        self._forget(hosted)
+
+    def _forget(self, hosted: Hosted) -> None:
+        for number in hosted.sessions:
+            self.sessions[number].objects.pop(hosted.number, None)
+        if hosted.session in self.sessions:
+            self.sessions[hosted.session].owned.pop(hosted.number, None)
+        self._vacant.pop(hosted.number, None)
+        del self._numbered[hosted.number]
+        del self._instances[id(hosted.instance)]
+        del self.objects[hosted.declaration.typeid, hosted.name]
+
+    def _note_vacancy(self, hosted: Hosted) -> None:
+        """Remember that an object's record may go; the oldest goes once more than `KEPT_VACANT` may."""
+        if not hosted.tells_vacant:
+            return
+        if not hosted.instance.vacant():
+            self._vacant.pop(hosted.number, None)
+            return
+        self._vacant.setdefault(hosted.number)
+        if len(self._vacant) > KEPT_VACANT:
+            self._forget(self._numbered[next(iter(self._vacant))])
+
+    def _enter(self, hosted: Hosted, name: str, *args: object) -> object:
+        """Call one of the optional methods. What it raises concerns nobody who could be told, and stops the object."""
+        if hosted.stopped:
+            return None
+        hosted.changed = self.index
+        step = hosting.Call(self, self.now, NOBODY, "", hosted.number, 0)
+        try:
+            return self._within(step, getattr(hosted.instance, name), *args)
+        except Exception as error:  # a hook of a user's class may raise anything
+            self._stop(hosted, name, error)
+            return None
+
+    def _take_back(self, reply: Reply) -> bool:
+        hosted = self._numbered.get(reply.target)
+        if hosted is None or reply.kind != Kind.REPLY:
+            return False
+        # False means that there was nothing to undo, such as a put that has happened: then its reply stands.
+        undone = self._enter(hosted, "take_back", _codec.decode(reply.body)) is not False
+        self._note_vacancy(hosted)
+        return undone
+
+    # -- waits and replies -----------------------------------------------------------------------------------------
+
+    def _reply(self, session: Session, seq: int, kind: int, body: bytes, target: int = 0) -> None:
+        session.replies[seq] = Reply(kind, body, self.index, target)
+        self._outputs.append(Output(session.number, seq, kind, body, self.index))
+
+    def _leave(self, waiter: Waiter) -> None:
+        """Take a wait out of its object."""
+        if waiter.home is not None:
+            waiter.home._dismiss(waiter)
+        hosted = self._numbered.get(waiter.target)
+        if hosted is not None:
+            hosted.waits.pop(waiter.number, None)
+
+    def resolve(self, waiter: Waiter, value: object) -> None:
+        """End a wait with its reply; an exception instance is raised in the caller."""
+        self._leave(waiter)
+        session = self.sessions[waiter.owner.session]
+        session.waits.pop(waiter.seq, None)
+        hosted = self._numbered[waiter.target]
+        if isinstance(value, BaseException):
+            self._reply(session, waiter.seq, Kind.ERROR, _failure(value))
+            return
+        try:
+            body = _codec.encode(value)
+        except NotShareable as error:
+            self._reply(session, waiter.seq, Kind.ERROR, _failure(error))
+            return
+        target = hosted.number if hasattr(hosted.instance, "take_back") else 0
+        self._reply(session, waiter.seq, Kind.REPLY, body, target)
+
+    def _watch(self, waiter: Waiter) -> None:
+        if waiter.deadline is not None:
+            self._push(waiter.deadline, waiter.number, waiter)
+
+    def _push(self, time: float, order: int, item: Waiter | Hosted) -> None:
+        heapq.heappush(self._heap, (time, order, item))
+        # Waits that ended early leave their entries behind; sweep them before they outnumber the live ones.
+        self._due_count += 1
+        if self._due_count > 1024 and self._due_count > len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if _is_live(entry)]
+            heapq.heapify(self._heap)
+            self._due_count = 0
+
+    def _fire_due(self, until: float) -> None:
+        """Do what is due up to `until`, in the order of (deadline, sequence), each at its own time."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            entry = heapq.heappop(heap)
+            if not _is_live(entry):
+                continue
+            time, _, item = entry
+            self.now = max(self.now, time)
+            if isinstance(item, Hosted):
+                item.alarm = None
+                self._enter(item, "due", self.now)
+            else:
+                self._numbered[item.target].changed = self.index
+                self.resolve(item, item.otherwise)
+            heap = self._heap
+
+    # -- what a step may ask for (`hosting.Steps`) ---------------------------------------------------------------
+
+    def _within(self, step: hosting.Call, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a piece of a hosted class with `hosting.call` in place."""
+        token = hosting._current.set(step)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            hosting._current.reset(token)
+
+    def draw(self, n: int) -> bytes:
+        """Return `n` bytes that are the same at every replay (BLAKE2b over seed, index and count)."""
+        out = b""
+        while len(out) < n:
+            self._draws += 1
+            material = b"%d/%d" % (self.index, self._draws)
+            out += hashlib.blake2b(material, key=self.seed[:64]).digest()
+        return out[:n]
+
+    def next_token(self) -> int:
+        """Return the next fencing token."""
+        self._last_token += 1
+        return self._last_token
+
+    def next_order(self) -> int:
+        """Return the next number for a wait or an alarm; it breaks ties between deadlines."""
+        self._last_order += 1
+        return self._last_order
+
+    def title(self, target: int) -> str:
+        """Return the name of an object as errors write it."""
+        return self._numbered[target].title
+
+    def set_alarm(self, target: int, time: float | None) -> None:
+        """Set, replace or take back the alarm of an object."""
+        hosted = self._numbered[target]
+        if time is None:
+            hosted.alarm = None
+            return
+        hosted.alarm = (float(time), self.next_order())
+        self._push(*hosted.alarm, hosted)
+
+    # -- the whole state -------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """Return the whole state in canonical form: equal states give equal bytes."""
+        sessions = [
+            [
+                *(session.number, session.key, session.label, session.domain, session.mark, session.above),
+                [[seq, int(reply.kind), reply.body, reply.index, reply.target] for seq, reply in sorted(session.replies.items())],
+                list(session.objects),
+                list(session.owned),
+            ]
+            for _, session in sorted(self.sessions.items())
+        ]
+        objects = [
+            [
+                *(hosted.number, hosted.declaration.typeid, hosted.name, hosted.arguments, hosted.definition),
+                *(hosted.maker, hosted.made, hosted.session, list(hosted.sessions), hosted.alarm),
+                *(hosted.changed, hosted.stopped),
+                _codec.canonical(_state.capture(hosted.instance), outgoing=_state_leaf),
+            ]
+            for _, hosted in sorted(self._numbered.items())
+        ]
+        waits = [
+            [
+                *(waiter.number, tuple(waiter.owner), waiter.label, waiter.seq, waiter.target, waiter.since),
+                waiter.deadline,
+                _encoded(waiter.otherwise),
+            ]
+            for _, hosted in sorted(self._numbered.items())
+            for waiter in hosted.waits.values()
+        ]
+        counters = [self._last_session, self._last_object, self._last_token, self._last_order]
+        begun = [self.index, self.now, self.epoch, self.seed]
+        return _codec.canonical([FORMAT, begun, counters, sessions, objects, waits, list(self._vacant)])
+
+    @classmethod
+    def restore(cls, declarations: Mapping[str, SharedObject[Any]], snapshot: bytes) -> Engine:
+        """Return an engine in the state of a snapshot; it goes on as if it had never stopped.
+
+        Raises:
+            ValueError: The bytes are no snapshot of this format.
+            UnknownType: An object's type is not declared here.
+        """
+        tree: Any = _codec.decode(snapshot)
+        if not isinstance(tree, list) or len(tree) != 7 or tree[0] != FORMAT:
+            raise ValueError(f"not a snapshot of format {FORMAT}")
+        _, begun, counters, sessions, objects, waits, vacant = tree
+        engine = cls(declarations)
+        engine.index, engine.now, engine.epoch, engine.seed = begun
+        for number, key, label, domain, mark, above, replies, used, owned in sessions:
+            session = Session(number, key, label, domain)
+            session.mark, session.above = mark, above
+            session.replies = {row[0]: Reply(*row[1:]) for row in replies}
+            session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
+            engine.sessions[number] = session
+            engine._keys[key] = number
+        waiters: dict[int, Waiter] = {}
+        for number, owner, label, seq, target, since, deadline, otherwise in waits:
+            value = _codec.decode(otherwise)
+            waiters[number] = Waiter(number, Owner(*owner), label, seq, target, since, deadline, value)
+            engine.sessions[owner[0]].waits[seq] = waiters[number]
+        for row in objects:
+            engine._restore_object(row, waiters)
+        engine._vacant = dict.fromkeys(vacant)
+        engine._last_session, engine._last_object, engine._last_token, engine._last_order = counters
+        return engine
+
+    def _restore_object(self, row: list[Any], waiters: dict[int, Waiter]) -> None:
+        number, typeid, name, arguments, definition, maker, made, session, sessions, alarm, changed, stopped, state = row
+        declaration = self.declarations.get(typeid)
+        if declaration is None:
+            raise UnknownType(typeid, f"the state holds {typeid}:{name}")
+        hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
+        self._numbered[number] = hosted
+        args, kwargs, _ = _bind(declaration, arguments)
+        step = hosting.Call(self, self.now, NOBODY, "", number, 0)
+
+        def revive() -> None:
+            hosted.bind(declaration.factory(*args, **kwargs))
+            _state.rebuild(hosted.instance, _codec.decode(state, incoming=_reviver(waiters)))
+
+        self._within(step, revive)
+        hosted.sessions = dict.fromkeys(sessions)
+        hosted.changed, hosted.stopped, hosted.alarm = changed, stopped, alarm
+        if alarm is not None:
+            self._push(*alarm, hosted)
+        for waiter in waiters.values():
+            if waiter.target == number:
+                hosted.waits[waiter.number] = waiter
+                self._watch(waiter)
+        self._instances[id(hosted.instance)] = hosted
+        self.objects[typeid, name] = hosted
+
+
+NO_ARGUMENTS = _codec.encode([[], {}])
+
+
+def _bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
+    """Return the arguments of a definition, and their canonical form bound to the factory's signature.
+
+    Raises:
+        TypeError: They do not fit.
+    """
+    args, kwargs = _codec.decode_arguments(arguments)
+    signature = _signature(declaration.factory)
+    if signature is None:
+        return args, kwargs, _codec.canonical([args, kwargs])
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{declaration.typeid}{signature}: {error}") from None
+    given = _codec.canonical(dict(bound.arguments))
+    bound.apply_defaults()
+    try:
+        return args, kwargs, _codec.canonical(dict(bound.arguments))
+    except NotShareable:  # a default that is no value, such as a sentinel, cannot be given either
+        return args, kwargs, given
+
+
+@lru_cache(maxsize=1024)
+def _signature(factory: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(factory)
+    except ValueError:  # some builtins tell none
+        return None
+
+
+def _state_leaf(value: object) -> object:
+    """Encode the waits in an object's state by their numbers; the waits themselves are the engine's."""
+    if type(value) is Waiters:
+        return (41, list(value._queue))
+    return NotImplemented
+
+
+def _reviver(waiters: dict[int, Waiter]) -> Callable[[Any], object]:
+    """Return what puts the restored waits back into the state of an object."""
+
+    def revive(leaf: Any) -> object:
+        if type(leaf) is tuple and leaf[0] == 41:
+            restored = Waiters()
+            for number in leaf[1]:
+                restored._admit(waiters[number])
+            return restored
+        return leaf
+
+    return revive
+
+
+def _differences(stored: bytes, given: bytes) -> tuple[str, str]:
+    """Return the parameters in which two definitions differ, as text."""
+    old, new = _codec.decode(stored), _codec.decode(given)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return repr(old), repr(new)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return tuple(", ".join(f"{name}={side.get(name)!r}" for name in names) for side in (old, new))  # type: ignore[return-value]
+
+
+def _drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Iterate inside the step: an iterator cannot cross, and would see later states if it did."""
+    return lambda *args, **kwargs: list(method(*args, **kwargs))
+
+
+def _failure(error: BaseException) -> bytes:
+    return _codec.encode_exception(error)
+
+
+def _encoded(value: object) -> bytes:
+    return _failure(value) if isinstance(value, BaseException) else _codec.encode(value)
+
+
+def _is_live(entry: tuple[float, int, Waiter | Hosted]) -> bool:
+    """Tell whether an entry of the heap still stands for something."""
+    time, order, item = entry
+    if isinstance(item, Hosted):
+        return item.alarm == (time, order)
+    return item.home is not None and item.deadline == time
+
+
+@lru_cache(maxsize=256)
+def _stamp(domain: str) -> Callable[[object], object]:
+    """Return what puts the writer's trust domain on the opaque values of its call; what it claims is not asked."""
+
+    def stamp(leaf: object) -> object:
+        if type(leaf) is Carried and leaf.domain:
+            if not domain:
+                raise NotShareable(f"a {leaf.kind}", "only processes of one user on one host exchange pickled values")
+            return Carried(leaf.data, domain, leaf.kind)
+        return leaf
+
+    return stamp

@@ -1,0 +1,110 @@
+"""What goes into the engine and what comes out of it.
+
+Events are plain data, encodable as they stand: the same records feed an engine from a socket, a test or a log.
+`now` is the stamp of whoever fed the event, in seconds since 1970; the engine's time is the greatest it has seen.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True, gc=False):
+    """Something that happened, in the engine's order."""
+
+    now: float
+
+
+class Begin(Event):
+    """A server life begins.
+
+    `epoch` is the high part of every token drawn in it, `seed` what `hosting.call().random` hashes from.
+    """
+
+    epoch: int
+    seed: bytes
+
+
+class Open(Event):
+    """A session makes its first call that is not a read."""
+
+    key: bytes
+    label: str
+    domain: str
+
+
+class Create(Event):
+    """An object comes to be; `arguments` are its definition. An error is the reply to the call `seq`."""
+
+    session: int
+    seq: int
+    owner: int
+    typeid: str
+    name: str
+    arguments: bytes
+
+
+class Call(Event):
+    """A method is called. `arguments` is the encoding of ``[args, kwargs]``.
+
+    `received` and `above` acknowledge earlier replies; `grants` are the locks that the call relies on;
+    `remaining` is what a resent wait has left, in seconds.
+    """
+
+    session: int
+    seq: int
+    owner: int
+    typeid: str
+    name: str
+    method: str
+    arguments: bytes
+    received: int = 0
+    above: tuple[int, ...] = ()
+    grants: tuple[tuple[str, str, int], ...] = ()
+    remaining: float | None = None
+
+
+class Cancel(Event):
+    """Settle a call: one not seen never runs, a wait is undone, and with `undo` a grant is taken back."""
+
+    session: int
+    seq: int
+    undo: bool
+    received: int = 0
+
+
+class OwnerEnded(Event):
+    """A thread or task of a session has ended."""
+
+    session: int
+    owner: int
+
+
+class SessionEnded(Event):
+    """A session has ended, by a goodbye or by the death of its process."""
+
+    session: int
+    received: int = 0
+
+
+class Advance(Event):
+    """Time passes, and something is due by it."""
+
+
+AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Advance
+
+# The call that retires an object. No class can expose a method of this name.
+DELETE = "#delete"
+
+
+class Output(msgspec.Struct, frozen=True, gc=False):
+    """A reply on its way to a session: `kind` is REPLY, ERROR or CANCELLED of `_wire.Kind`.
+
+    It may leave when the event with this `index` is safe.
+    """
+
+    session: int
+    seq: int
+    kind: int
+    body: bytes
+    index: int

@@ -1,0 +1,588 @@
+"""The server's half of the protocol, without I/O: frames in, frames out, one engine in the middle.
+
+A shell (the socket server, ``memory://``, a simulated network) makes an `Attachment` for each connection, feeds it
+frames with the time, and sends what its `outbox` holds. The host turns frames into events, feeds the engine, and turns
+outputs into frames of the session's present connection. What is lost on the way is asked for again by the client.
+
+A session outlives its connections. A new connection of a session *fences* the old one: what the old one still
+brings is dropped, so that no request can run after the cancel that was sent for it on the new one. A session without a
+connection is *suspended*, and ends when its lease runs out, when its process is known to be dead, or by a goodbye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+import msgspec
+
+from registry import _codec, _wire
+from registry._engine import NO_ARGUMENTS, Engine, Hosted
+from registry._events import DELETE, Advance, Begin, Call, Cancel, Create, Event, Open, Output, OwnerEnded, SessionEnded
+from registry._leaves import Carried, OpaqueValue
+from registry._wire import Frame, Kind, ProtocolError
+from registry.declarations import SharedObject
+from registry.errors import NoSuchObject, RegistryError, StateLost, UnknownType
+
+REMEMBERED_DELETIONS = 16_384
+
+
+@attrs.frozen
+class Identity:
+    """What a server says of itself.
+
+    Attributes:
+        address: Where it listens, as a URL.
+        name: How people call it: its name, or its address.
+        pid: Its process, `since` when it started, in seconds since 1970, on the machine `host`.
+        version: Its version of shared-registry; `python` that of its interpreter.
+        epoch: The number of this life, 0 where none is kept; `life` is 16 random bytes drawn for it.
+        plugins: Its plugins by name, with their versions.
+    """
+
+    address: str
+    name: str
+    pid: int
+    since: float
+    host: str
+    version: str
+    python: str
+    epoch: int
+    life: bytes
+    plugins: dict[str, str]
+
+
+class Threads(Protocol):
+    """Where threaded objects live: outside the engine, each owner's calls on a thread of its own."""
+
+    def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None: ...
+    def withdraw(self, client: Client, seq: int) -> bool: ...
+    def owner_ended(self, client: Client, owner: int | None) -> None: ...
+    def delete(self, typeid: str, name: str) -> bool: ...
+    def objects(self) -> list[list[object]]: ...
+
+
+class Target:
+    """What a handle of a client stands for."""
+
+    __slots__ = ("declaration", "definition", "name", "number", "readonly", "typeid")
+
+    def __init__(self, typeid: str, name: str, definition: bytes, declaration: SharedObject[Any] | None) -> None:
+        self.typeid = typeid
+        self.name = name
+        self.definition: bytes | None = definition  # None once it has been compared
+        self.declaration = declaration
+        self.readonly = frozenset(declaration.interface.readonly) if declaration is not None else frozenset()
+        self.number = 0
+
+
+class Attachment:
+    """One connection, as the host knows it.
+
+    Attributes:
+        sink: The shell's own connection object.
+        domain: The trust domain that the shell found the peer in, or empty.
+        outbox: Frames to send, in order; the shell empties it.
+        client: The session it belongs to, once it has said so.
+    """
+
+    __slots__ = ("client", "domain", "generation", "label", "outbox", "pid", "sink")
+
+    def __init__(self, domain: str = "", label: str = "", pid: int | None = None) -> None:
+        self.domain = domain
+        self.label = label
+        self.pid = pid
+        self.outbox: list[bytes] = []
+        self.client: Client | None = None
+        self.generation = 0
+        self.sink: Any = None
+
+
+class Client:
+    """A session as the host knows it, from its first connection to its end.
+
+    Attributes:
+        number: Its number in the engine; 0 until its first call that is not a read.
+        deliver: Where its outputs go now, or None while it is suspended.
+        expires: While it is suspended, when it is believed dead.
+        slow: Calls of threaded objects, with their outputs once they have ended.
+    """
+
+    __slots__ = (
+        "attachment",
+        "deliver",
+        "domain",
+        "expires",
+        "generation",
+        "handles",
+        "key",
+        "label",
+        "number",
+        "pid",
+        "received",
+        "slow",
+    )
+
+    def __init__(self, key: bytes, label: str, domain: str, pid: int | None) -> None:
+        self.key = key
+        self.label = label
+        self.domain = domain
+        self.pid = pid
+        self.number = 0
+        self.generation = 0
+        self.received = 0
+        self.attachment: Attachment | None = None
+        self.deliver: Callable[[Output], None] | None = None
+        self.handles: dict[int, Target] = {}
+        self.expires: float | None = None
+        self.slow: dict[int, Output | None] = {}
+
+
+class Host:
+    """One server life without its sockets.
+
+    Args:
+        declarations: The shared objects by typeid.
+        identity: What clients are told of the server.
+        seed: Random bytes for `hosting.call().random`.
+        now: Seconds since 1970.
+        lease: How long a session without a connection is believed, in seconds.
+        threads: Where threaded objects run; without it they are refused.
+        control: Answers to questions to the server itself that only the shell can give, by verb.
+        freshness: Called at an attach with the client's modules and versions; its text becomes a `StaleServer`.
+    """
+
+    def __init__(
+        self,
+        declarations: Mapping[str, SharedObject[Any]],
+        identity: Identity,
+        *,
+        seed: bytes,
+        now: float,
+        lease: float = 30.0,
+        threads: Threads | None = None,
+        control: Mapping[str, Callable[..., object]] | None = None,
+        freshness: Callable[[dict[str, str]], str] | None = None,
+    ) -> None:
+        self.declarations = declarations
+        self.identity = identity
+        self.lease = lease
+        self.engine = Engine(declarations)
+        self.clients: dict[bytes, Client] = {}
+        self.calls = 0
+        self.dirty: list[Attachment] = []
+        self._numbered: dict[int, Client] = {}
+        self._suspended: dict[bytes, None] = {}
+        self._deleted: dict[int, None] = {}
+        # While every session is of one trust domain, no reply needs a second look before it leaves.
+        self._domains: set[str] = set()
+        self._threads = threads
+        self._control = dict(control or {})
+        self._freshness = freshness
+        self._greeting = _codec.encode(
+            {
+                "protocol": _wire.VERSION,
+                **attrs.asdict(identity),
+                "types": [declaration.interface.pack() for declaration in declarations.values()],
+            }
+        )
+        self._feed(Begin(now=now, epoch=identity.epoch, seed=seed))
+
+    @property
+    def greeting(self) -> bytes:
+        """What a client is told in the handshake's answer: who the server is, and the table of typeids."""
+        return self._greeting
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def receive(self, attachment: Attachment, frame: Frame, now: float) -> None:
+        """Take one frame of a connection.
+
+        Raises:
+            ProtocolError: No client of ours sends this; close the connection.
+        """
+        client = attachment.client
+        if client is None:
+            if frame.kind != Kind.ATTACH:
+                raise ProtocolError("the first frame of a connection must attach it to a session")
+            self._attach(attachment, frame, now)
+            return
+        if client.attachment is not attachment:
+            return  # fenced by a newer connection of the session
+        try:
+            if frame.kind == Kind.CALL:
+                self._call(client, frame, now)
+            elif frame.kind == Kind.CANCEL:
+                self._cancel(client, frame, now)
+            elif frame.kind == Kind.CONTROL:
+                self._answer(client, frame)
+            elif frame.kind == Kind.OWNER_ENDED:
+                self._owner_ended(client, _wire.decode_int(frame.body), now)
+            elif frame.kind == Kind.GOODBYE:
+                client.received = frame.received
+                self.end(client, now)
+            else:
+                raise ProtocolError(f"a frame of kind {frame.kind} is not for a server")
+        except _wire.BadBody as error:
+            raise ProtocolError(f"a body that cannot be read: {error}") from error
+
+    def detach(self, attachment: Attachment, now: float) -> None:
+        """A connection is gone. Its session, if it has no newer one, is suspended and lives on its lease."""
+        client = attachment.client
+        if client is None or client.attachment is not attachment:
+            return
+        client.attachment = None
+        client.deliver = None
+        if client.key in self.clients:
+            client.expires = now + self.lease
+            self._suspended[client.key] = None
+
+    def _attach(self, attachment: Attachment, frame: Frame, now: float) -> None:
+        try:
+            hello = _wire.decode_attach(frame.body)
+        except _wire.BadBody as error:
+            raise ProtocolError(f"an attach that cannot be read: {error}") from error
+        if len(hello.key) != 16:
+            raise ProtocolError("a session's key has 16 bytes")
+        client = self.clients.get(hello.key)
+        resumed = client is not None
+        if client is None:
+            label = hello.label or attachment.label or f"pid {hello.pid} ({hello.command}) on {hello.host}"
+            client = Client(hello.key, label, attachment.domain, attachment.pid)
+            self.clients[hello.key] = client
+            self._domains.add(client.domain)
+        elif frame.generation <= client.generation:
+            raise ProtocolError("a newer connection of this session is open")
+        elif client.domain != attachment.domain or client.pid != attachment.pid:
+            raise ProtocolError("this session belongs to another process")
+        client.generation = frame.generation
+        client.attachment = attachment
+        client.expires = None
+        self._suspended.pop(client.key, None)
+        attachment.client = client
+        attachment.generation = frame.generation
+        outbox = attachment.outbox
+        generation = frame.generation
+
+        def deliver(output: Output) -> None:
+            body = output.body
+            if len(self._domains) > 1 and output.kind == Kind.REPLY:
+                body = _redacted(body, client.domain)
+            if not outbox:
+                self.dirty.append(attachment)
+            outbox.append(
+                _wire.pack(output.kind, body, generation=generation, sequence=output.seq, applied=output.index)
+            )
+
+        client.deliver = deliver
+        stale = self._freshness(hello.code) if self._freshness is not None else ""
+        answer = _wire.encode(_wire.Attached(resumed=resumed, complete=True, stale=stale))
+        self.dirty.append(attachment)
+        outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    def end(self, client: Client, now: float) -> None:
+        """End a session: a goodbye, a death, or a lease that ran out. What it held goes on in this step."""
+        if self.clients.pop(client.key, None) is None:
+            return
+        self._suspended.pop(client.key, None)
+        client.deliver = None
+        if self._threads is not None:
+            self._threads.owner_ended(client, None)
+        if client.number:
+            self._feed(SessionEnded(now=now, session=client.number, received=client.received))
+            del self._numbered[client.number]
+
+    def advance(self, now: float) -> None:
+        """Let time pass: end what is due, and the sessions whose lease has run out."""
+        due = self.engine.next_due()
+        if due is not None and due <= now:
+            self._feed(Advance(now=now))
+        for key in list(self._suspended):
+            client = self.clients[key]
+            if client.expires is not None and client.expires <= now:
+                self.end(client, now)
+
+    def next_due(self) -> float | None:
+        """Return when `advance` is needed next, or None."""
+        times = [self.clients[key].expires for key in self._suspended]
+        times.append(self.engine.next_due())
+        return min((time for time in times if time is not None), default=None)
+
+    def _open(self, client: Client, now: float) -> None:
+        """Make the session known to the engine, at its first call that is not a read."""
+        self._feed(Open(now=now, key=client.key, label=client.label, domain=client.domain))
+        client.number = self.engine.session_of(client.key)
+        self._numbered[client.number] = client
+
+    def _owner_ended(self, client: Client, owner: int, now: float) -> None:
+        if client.number:
+            self._feed(OwnerEnded(now=now, session=client.number, owner=owner))
+        if self._threads is not None:
+            self._threads.owner_ended(client, owner)
+
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    def _call(self, client: Client, frame: Frame, now: float) -> None:
+        body = _wire.decode_call(frame.body)
+        above: tuple[int, ...] = ()
+        owner = _wire.DEFAULT_OWNER
+        grants: tuple[tuple[str, str, int], ...] = ()
+        remaining: float | None = None
+        for number, raw in body.fields.items() if body.fields else ():
+            if number == _wire.OWNER:
+                owner = _wire.decode_int(raw)
+            elif number == _wire.DEFINITION:
+                typeid, name, arguments = _wire.decode_definition(raw)
+                self._define(client, body.handle, typeid, name, bytes(arguments))
+            elif number == _wire.RECEIVED_SET:
+                above = tuple(_wire.decode_sequences(raw))
+            elif number == _wire.GRANTS:
+                grants = tuple(_wire.decode_grants(raw))
+            elif number == _wire.REMAINING:
+                remaining = _wire.decode_float(raw)
+            elif number < _wire.IGNORED_FROM and number not in _wire.KNOWN_FIELDS:
+                raise ProtocolError(f"a call with an unknown field {number}")
+        target = client.handles.get(body.handle)
+        if target is None:
+            raise ProtocolError(f"handle {body.handle} was never defined on this connection")
+        if frame.received >= frame.sequence:
+            raise ProtocolError("a call acknowledges its own reply")
+        client.received = frame.received
+        self.submit(
+            client,
+            target,
+            Call(
+                now=now,
+                session=client.number,
+                seq=frame.sequence,
+                owner=owner,
+                typeid=target.typeid,
+                name=target.name,
+                method=body.method,
+                arguments=bytes(body.arguments),
+                received=frame.received,
+                above=above,
+                grants=grants,
+                remaining=remaining,
+            ),
+        )
+
+    def _define(self, client: Client, handle: int, typeid: str, name: str, definition: bytes) -> None:
+        known = client.handles.get(handle)
+        target = Target(typeid, name, definition, self.declarations.get(typeid))
+        if known is not None and (known.typeid, known.name) == (typeid, name):
+            target.number = known.number
+        client.handles[handle] = target
+
+    def submit(self, client: Client, target: Target, call: Call) -> None:
+        """Run a call of a session: as a read, as an event, or on a thread."""
+        self.calls += 1
+        if client.slow:
+            for seq in [seq for seq in client.slow if seq <= call.received or seq in call.above]:
+                if client.slow[seq] is not None:
+                    del client.slow[seq]
+        declaration = target.declaration
+        if declaration is None:
+            self._refuse(client, call.seq, UnknownType(target.typeid))
+            return
+        if declaration.threaded:
+            self._submit_threaded(client, target, call, declaration)
+            return
+        if client.number and self.engine.knows(client.number, call.seq):
+            self._feed(call)
+            return
+        hosted = self.engine.find(target.typeid, target.name)
+        if hosted is None or hosted.number != target.number or target.definition is not None:
+            hosted = self._prepare(client, target, call, hosted)
+            if hosted is None:
+                return
+        if call.method in target.readonly:
+            self._deliver(client, self.engine.read(call, domain=client.domain, label=client.label))
+            return
+        if not client.number:
+            self._open(client, call.now)
+        if call.session != client.number:
+            call = msgspec.structs.replace(call, session=client.number)
+        if len(self.engine.sessions[client.number].waits) >= _wire.IN_FLIGHT:
+            raise ProtocolError(f"more than {_wire.IN_FLIGHT} calls wait")
+        self._feed(call)
+        if call.method == DELETE:
+            self._deleted[hosted.number] = None
+            if len(self._deleted) > REMEMBERED_DELETIONS:
+                del self._deleted[next(iter(self._deleted))]
+
+    def _prepare(self, client: Client, target: Target, call: Call, hosted: Hosted | None) -> Hosted | None:
+        """Find the object of a handle, make it at its first use, and compare its definition. None: refused."""
+        definition = target.definition if target.definition is not None else NO_ARGUMENTS
+        if target.number in self._deleted:
+            target.number = 0
+            title = f"{target.typeid}:{target.name}"
+            self._refuse(client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one"))
+            return None
+        if hosted is None:
+            if call.method == DELETE:
+                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
+                return None
+            if not client.number:
+                self._open(client, call.now)
+            self._feed(
+                Create(
+                    now=call.now,
+                    session=client.number,
+                    seq=call.seq,
+                    owner=call.owner,
+                    typeid=target.typeid,
+                    name=target.name,
+                    arguments=definition,
+                )
+            )
+            hosted = self.engine.find(target.typeid, target.name)
+            if hosted is None:
+                return None  # the engine has replied with the reason
+        else:
+            try:
+                self.engine.check_definition(hosted, definition)
+            except (RegistryError, TypeError, ValueError) as error:
+                self._refuse(client, call.seq, error)
+                return None
+        target.definition = None
+        target.number = hosted.number
+        return hosted
+
+    def _submit_threaded(self, client: Client, target: Target, call: Call, declaration: SharedObject[Any]) -> None:
+        if self._threads is None:
+            self._refuse(client, call.seq, RegistryError(f"{target.typeid} is threaded; this server runs no threads"))
+            return
+        if call.method == DELETE:
+            if self._threads.delete(target.typeid, target.name):
+                self._deliver(client, Output(0, call.seq, Kind.REPLY, _codec.encode(None), self.engine.index))
+            else:
+                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
+            return
+        if call.seq in client.slow:
+            done = client.slow[call.seq]
+            if done is not None:
+                self._deliver(client, done)
+            return
+        client.slow[call.seq] = None
+        self._threads.submit(client, call, declaration, target.definition or NO_ARGUMENTS)
+
+    def finish(self, client: Client, seq: int, kind: int, body: bytes) -> None:
+        """Take the result of a threaded call and send it on."""
+        if client.key not in self.clients:
+            return
+        output = client.slow[seq] = Output(client.number, seq, kind, body, self.engine.index)
+        self._deliver(client, output)
+
+    def _cancel(self, client: Client, frame: Frame, now: float) -> None:
+        body = _wire.decode_cancel(frame.body)
+        self.cancel(client, frame.sequence, undo=body.undo, now=now)
+
+    def cancel(self, client: Client, seq: int, *, undo: bool, now: float) -> None:
+        """Settle a call: it has run, and its reply comes again, or it never will."""
+        if seq in client.slow:
+            done = client.slow[seq]
+            if done is None and self._threads is not None and self._threads.withdraw(client, seq):
+                done = client.slow[seq] = Output(client.number, seq, Kind.CANCELLED, b"", self.engine.index)
+            if done is not None:
+                self._deliver(client, done)
+            return
+        if not client.number:
+            self._open(client, now)
+        self._feed(Cancel(now=now, session=client.number, seq=seq, undo=undo))
+
+    def drain(self, reason: str) -> None:
+        """Tell those who wait that this life ends; what they waited for goes with it."""
+        body = _codec.encode_exception(StateLost(reason))
+        for number, session in self.engine.sessions.items():
+            client = self._numbered.get(number)
+            if client is None:
+                continue
+            for seq in session.waits:
+                self._deliver(client, Output(number, seq, Kind.ERROR, body, self.engine.index))
+
+    # -- questions to the server itself ------------------------------------------------------------------------------
+
+    def _answer(self, client: Client, frame: Frame) -> None:
+        body = _wire.decode_control(frame.body)
+        try:
+            args, kwargs = _codec.decode_arguments(bytes(body.arguments))
+            questions: dict[str, Callable[..., object]] = {
+                "status": self.status,
+                "objects": self.objects,
+                "statistics": self.statistics,
+                **self._control,
+            }
+            question = questions.get(body.verb)
+            if question is None:
+                raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
+            answer = _codec.encode(question(*args, **kwargs))
+        except (RegistryError, TypeError, ValueError, AttributeError, OSError) as error:
+            self._refuse(client, frame.sequence, error)
+            return
+        self._deliver(client, Output(client.number, frame.sequence, Kind.REPLY, answer, self.engine.index))
+
+    def status(self) -> dict[str, object]:
+        """Return who the server is and how much it holds."""
+        return {
+            **attrs.asdict(self.identity),
+            "life": self.identity.life.hex(),
+            "sessions": len(self.clients),
+            "objects": len(self.objects()),
+            "waiting": sum(len(session.waits) for session in self.engine.sessions.values()),
+            "calls": self.calls,
+            "events": self.engine.index,
+            "types": sorted(self.declarations),
+        }
+
+    def objects(self) -> list[list[object]]:
+        """Return a row for each object: typeid, name, who made it, when, whether it is ephemeral, waiting calls."""
+        rows: list[list[object]] = [
+            [typeid, name, hosted.maker, hosted.made, False, len(hosted.waits)]
+            for (typeid, name), hosted in self.engine.objects.items()
+        ]
+        if self._threads is not None:
+            rows += self._threads.objects()
+        return sorted(rows, key=lambda row: (str(row[0]), str(row[1])))
+
+    def statistics(self, typeid: str, name: str) -> dict[str, object]:
+        """Return what an object tells of itself.
+
+        Raises:
+            NoSuchObject: Nothing has that name.
+        """
+        hosted = self.engine.find(typeid, name)
+        if hosted is None:
+            raise NoSuchObject(f"{typeid}:{name}", "nothing has that name")
+        return self.engine.statistics(hosted)
+
+    # -- outputs -----------------------------------------------------------------------------------------------------
+
+    def _feed(self, event: Event) -> None:
+        for output in self.engine.step(event):
+            client = self._numbered.get(output.session)
+            if client is not None:
+                self._deliver(client, output)
+
+    def _deliver(self, client: Client, output: Output) -> None:
+        # While the session has no connection nothing is lost: a change is remembered, a read is asked again.
+        if client.deliver is not None:
+            client.deliver(output)
+
+    def _refuse(self, client: Client, seq: int, error: Exception) -> None:
+        """Answer a call that did not reach the engine."""
+        self._deliver(client, Output(client.number, seq, Kind.ERROR, _codec.encode_exception(error), self.engine.index))
+
+
+def _redacted(body: bytes, domain: str) -> bytes:
+    """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle."""
+
+    def incoming(leaf: object) -> object:
+        if type(leaf) is Carried and leaf.domain and leaf.domain != domain:
+            return OpaqueValue(leaf.kind, leaf.domain)
+        return leaf
+
+    return _codec.encode(_codec.decode(body, incoming=incoming))

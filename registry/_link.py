@@ -1,0 +1,712 @@
+"""The client's half of a session: one connection for a whole process, shared by its threads.
+
+Theory of operation. Every call takes the next sequence number and is sent under one lock, so a process's calls reach
+the server in the order in which it made them. A thread that waits for its reply reads for all (*leader and
+followers*): the first to find nobody reading reads until its own reply is there, handing out those of the others, then
+wakes one of those still waiting. So one thread alone pays one write and one read for a call, and never a hand-over.
+
+A connection is only transport. Whatever exception comes out of a socket operation, a signal handler's included, may
+have taken bytes with it, so the connection is dropped and a new one made: with the same session key and the next
+generation, which fences the old one. First come the cancels of calls that were given up, then everything unanswered
+again, in order. The server answers what has already run from memory.
+
+A call that is given up, by its deadline or by an exception, is *settled*: the server is asked to say that it never
+took effect, or to hand over its reply. It stays in the row of unanswered calls until then, so that the received mark
+cannot pass it.
+
+When the server's life has changed, the session is lost with everything that it held. Who is told what:
+waits, reads and calls not yet sent get `StateLost`, changes sent and unanswered `OutcomeUnknown`, calls inside a
+``with`` `LockLost`; if nobody was told, the next call gets `StateLost` once. A session that never changed anything is
+told nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from registry import __version__, _codec, _wire, hosting
+from registry._leaves import Grant
+from registry._transport import Dialed, Greeting, Transport
+from registry._wire import Frame, Kind
+from registry.declarations import Interface
+from registry.errors import (
+    CallTimeout,
+    Closed,
+    LockLost,
+    OutcomeUnknown,
+    RegistryError,
+    ServerNotFound,
+    StaleServer,
+    StateLost,
+)
+
+SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outcome
+BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+
+# Where a connection that is broken is noticed: what the transport raises, or an end of the stream.
+_GONE = (OSError, EOFError)
+
+
+class Pending:
+    """A call that has no reply yet."""
+
+    __slots__ = (
+        "abandoned",
+        "arguments",
+        "deadline",
+        "failure",
+        "fields",
+        "handle",
+        "kind",
+        "method",
+        "parked",
+        "readonly",
+        "reply",
+        "sent",
+        "seq",
+        "settling",
+        "title",
+        "until",
+        "wake",
+    )
+
+    def __init__(
+        self, kind: int, handle: int, method: str, arguments: bytes, title: str, readonly: bool, waiting: bool
+    ) -> None:
+        self.kind = kind
+        self.handle = handle
+        self.method = method
+        self.arguments = arguments
+        self.title = title
+        self.readonly = readonly
+        self.fields: dict[int, msgspec.Raw] | None = None
+        self.seq = 0
+        self.sent = False
+        self.settling = False
+        self.abandoned = False
+        self.parked = False
+        self.reply: Frame | None = None
+        self.failure: Exception | None = None
+        self.wake: Any = None
+
+    @property
+    def done(self) -> bool:
+        return self.reply is not None or self.failure is not None
+
+
+class _Local(threading.local):
+    """What a thread has of a session: its owner number, and the grants that its calls rely on."""
+
+    session = b""
+    owner = 0
+
+    def __init__(self) -> None:
+        self.guards: list[tuple[str, str, int]] = []
+
+
+class Link:
+    """One process's session with one server.
+
+    Args:
+        connect: Makes a connection: ``connect(deadline, resume)``. With `resume` it must not start a server.
+        address: The server's address, for people.
+        timeout: Seconds that a call which should be instant may take, reconnects included.
+        label: What the server calls this session, for people; empty lets it choose.
+        code: The plugin modules of this client, with their versions.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[float, bool], Dialed],
+        address: str,
+        *,
+        timeout: float | None = 30.0,
+        label: str = "",
+        code: dict[str, str] | None = None,
+    ) -> None:
+        self._connect_now = connect
+        self.address = address
+        self.timeout = timeout
+        self.users = 0
+        self._label = label
+        self._code = dict(code or {})
+        self.greeting: Greeting | None = None
+        self.closed = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a session that nobody knows yet; the state of a new link, and of a forked child's."""
+        self.pid = os.getpid()
+        self._sending = threading.Lock()
+        self._reading = threading.Lock()
+        self._local = _Local()
+        self._pending: dict[int, Pending] = {}
+        self._definitions: dict[tuple[str, str, bytes], int] = {}
+        self._rows: dict[int, tuple[str, str, bytes]] = {}
+        self._transport: Transport | None = None
+        self._tell: Exception | None = None
+        self._new_session()
+
+    def _new_session(self) -> None:
+        self.key = os.urandom(16)
+        self.same_user = False
+        self._generation = 0
+        self._next = 1
+        self._owners = 0
+        self._acknowledged = 0
+        self._above: list[int] = []
+        self._defined: set[int] = set()
+        self._reader = _wire.Reader()
+
+    # -- what clients and proxies use ------------------------------------------------------------------------------
+
+    @property
+    def label(self) -> str:
+        """The server, for errors."""
+        return self.greeting.label if self.greeting is not None else self.address
+
+    @property
+    def table(self) -> dict[str, Interface]:
+        """The shared types of the server; known once connected."""
+        return self.greeting.table if self.greeting is not None else {}
+
+    def ensure(self, timeout: float | None = None) -> Greeting:
+        """Connect unless connected.
+
+        Raises:
+            ServerNotFound: No server, or none of ours, answers by the deadline.
+            AccessDenied: The keys differ.
+        """
+        self._check_usable()
+        if self._transport is None or self.greeting is None:
+            deadline = self._deadline(timeout)
+            with self._lead(deadline):
+                if self._transport is None:
+                    self._connect(deadline)
+        if self.greeting is None:
+            raise ServerNotFound(self.address, "it went away while connecting")
+        return self.greeting
+
+    def handle(self, typeid: str, name: str, definition: bytes) -> int:
+        """Return the number by which calls name an object; it is told to the server at its first use."""
+        key = (typeid, name, definition)
+        handle = self._definitions.get(key)
+        if handle is None:
+            with self._sending:
+                handle = self._definitions.setdefault(key, len(self._definitions) + 1)
+                self._rows[handle] = key
+        return handle
+
+    def call(
+        self,
+        handle: int,
+        method: str,
+        arguments: bytes,
+        *,
+        title: str,
+        readonly: bool = False,
+        waiting: bool = False,
+        timeout: float | None = None,
+    ) -> Frame:
+        """Make a call and wait for its reply.
+
+        Args:
+            handle: From `handle`.
+            method: A name that the object exposes.
+            arguments: ``[args, kwargs]``, encoded.
+            title: The object, for errors.
+            readonly: The method has no effect, so that it may simply be asked again.
+            waiting: The method may wait; without `timeout` there is then no deadline.
+            timeout: Seconds; None takes the default.
+
+        Returns:
+            A frame of kind REPLY or ERROR.
+
+        Raises:
+            CallTimeout: The deadline came, and the call had no effect.
+            OutcomeUnknown: The deadline came, and the server could not be asked.
+            ServerNotFound: No server could be reached, and the call was not sent.
+            StateLost: The server has lost this session's earlier changes.
+            LockLost: A lock that this call relies on went with the server's life.
+        """
+        slot = Pending(Kind.CALL, handle, method, arguments, title, readonly, waiting)
+        return self._run(slot, None if waiting and timeout is None else self._deadline(timeout))
+
+    def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
+        """Ask the server itself something, and return its answer."""
+        body = _codec.encode([list(args), kwargs])
+        slot = Pending(Kind.CONTROL, 0, verb, body, f"the server's {verb!r}", True, False)
+        return self.result(self._run(slot, self._deadline(None)))
+
+    def result(self, frame: Frame, incoming: Callable[[Any], object] | None = None) -> Any:
+        """Return what a reply says, or raise it."""
+        value = _codec.decode(frame.body, incoming=incoming)
+        if frame.kind == Kind.ERROR:
+            if isinstance(value, RegistryError):
+                raise value.located(self.label)
+            if isinstance(value, Exception):
+                raise value
+            raise RegistryError(f"server {self.label} sent an error that is none")
+        return value
+
+    def owner_ended(self, owner: int) -> None:
+        """Tell the server that a task of this session has ended; nothing waits for it."""
+        with self._sending:
+            if self._transport is not None:
+                self._send_frame(Kind.OWNER_ENDED, 0, _wire.encode(owner))
+
+    @property
+    def guards(self) -> list[tuple[str, str, int]]:
+        """The grants that the calls of this thread rely on, innermost last."""
+        return self._local.guards
+
+    def close(self) -> None:
+        """Say goodbye: the session ends, and what it held is freed at once. Calls under way get `Closed`."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.pid != os.getpid():
+            return
+        with self._sending:
+            transport, self._transport = self._transport, None
+            if transport is not None:
+                try:
+                    received = self._mark()
+                    goodbye = _wire.pack(
+                        Kind.GOODBYE, b"", generation=self._generation, received=received
+                    )
+                    transport.send(goodbye)
+                except _GONE:
+                    pass  # a server that is gone has freed everything
+                transport.close()
+        for slot in list(self._pending.values()):
+            slot.failure = Closed(f"the client of {self.label}", "connect again")
+            self._wake(slot)
+
+    def drop_inherited(self) -> None:
+        """In a forked child: let go of the parent's connection and begin a session of one's own."""
+        transport = self._transport
+        if transport is not None:
+            transport.drop()
+        self.reset()
+
+    # -- one call ----------------------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self.closed:
+            raise Closed(f"the client of {self.address}", "connect again")
+        step = hosting._current.get()
+        if step is not None and self.greeting is not None and self.greeting.pid == os.getpid():
+            raise RuntimeError(
+                f"a hosted object called its own server {self.label}: this call would wait for itself; "
+                "return what is needed instead, or declare the object threaded"
+            )
+
+    def _deadline(self, timeout: float | None) -> float | None:
+        seconds = self.timeout if timeout is None else timeout
+        return None if seconds is None else monotonic() + seconds
+
+    def _run(self, slot: Pending, deadline: float | None) -> Frame:
+        self._check_usable()
+        if self._tell is not None:
+            error, self._tell = self._tell, None
+            raise error
+        local = self._local
+        if local.session != self.key:
+            self._enter_session(local)
+        try:
+            with self._sending:
+                slot.seq = self._next
+                self._next += 1
+                if slot.kind == Kind.CALL:
+                    self._add_fields(slot, local)
+                self._pending[slot.seq] = slot
+                if self._transport is not None:
+                    self._send(slot)
+            try:
+                self._await(slot, deadline)
+            except TimeoutError as error:
+                self._settle(slot, deadline, error)
+            frame = slot.reply
+            if frame is None:
+                raise slot.failure or RegistryError("a call ended without a reply")
+            if frame.kind == Kind.CANCELLED:
+                raise CallTimeout(slot.title, self.timeout or 0.0, server=self.label)
+            if slot.seq - 1 > self._acknowledged or next(iter(self._pending)) != slot.seq:
+                self._above.append(slot.seq)
+            if not slot.readonly and frame.kind == Kind.REPLY:
+                self._acknowledged = max(self._acknowledged, slot.seq)
+            del self._pending[slot.seq]
+            return frame
+        except BaseException as error:
+            self._give_up(slot, error)
+            raise
+
+    def _enter_session(self, local: _Local) -> None:
+        """Give this thread its number in the present session. What it relied on in a lost one is lost."""
+        with self._sending:
+            self._owners += 1
+            local.session, local.owner = self.key, self._owners
+        if local.guards:
+            typeid, name, _ = local.guards[-1]
+            raise LockLost(f"{typeid}:{name}", "the server that granted it is gone", self.label)
+
+    def _add_fields(self, slot: Pending, local: _Local) -> None:
+        fields: dict[int, msgspec.Raw] = {}
+        if local.owner != _wire.DEFAULT_OWNER:
+            fields[_wire.OWNER] = msgspec.Raw(_wire.encode(local.owner))
+        if local.guards:
+            fields[_wire.GRANTS] = msgspec.Raw(_wire.encode(local.guards))
+        if self._above:
+            above, self._above = self._above, []
+            mark = self._mark()
+            told = [seq for seq in above if seq > mark]
+            if told:
+                fields[_wire.RECEIVED_SET] = msgspec.Raw(_wire.encode(told))
+        slot.fields = fields or None
+
+    def _mark(self) -> int:
+        """Return the received mark: every call up to it has its reply."""
+        return next(iter(self._pending), self._next) - 1
+
+    def _send(self, slot: Pending, remaining: float | None = None) -> None:
+        """Write a call to the present connection; `_sending` is held."""
+        if slot.kind == Kind.CONTROL:
+            body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(slot.arguments)))
+        else:
+            fields = slot.fields
+            if slot.handle not in self._defined or remaining is not None:
+                fields = dict(fields or {})
+                if remaining is not None:
+                    fields[_wire.REMAINING] = msgspec.Raw(_wire.encode(max(0.0, remaining)))
+                typeid, name, definition = self._rows[slot.handle]
+                definition_field = _wire.encode([typeid, name, msgspec.Raw(definition)])
+                fields[_wire.DEFINITION] = msgspec.Raw(definition_field)
+                self._defined.add(slot.handle)
+            call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(slot.arguments), fields)
+            body = _wire.encode(call)
+        slot.sent = True
+        self._send_frame(slot.kind, slot.seq, body)
+
+    def _send_frame(self, kind: int, seq: int, body: bytes) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        frame = _wire.pack(
+            kind, body, generation=self._generation, sequence=seq, received=min(self._mark(), seq - 1) if seq else 0
+        )
+        try:
+            transport.send(frame)
+        except _GONE:
+            self._break(transport)  # whoever reads next makes a new connection, and everything is sent again
+
+    # -- leader and followers --------------------------------------------------------------------------------------
+
+    def _await(self, slot: Pending, deadline: float | None) -> None:
+        """Wait until the call has its reply or its failure, reading for all while nobody else does."""
+        while not slot.done:
+            slot.parked = True
+            if self._reading.acquire(False):
+                slot.parked = False
+                try:
+                    while not slot.done:
+                        self._pump(deadline)
+                finally:
+                    self._reading.release()
+                    self._promote()
+                return
+            if slot.wake is None:
+                wake = threading.Lock()
+                wake.acquire()
+                slot.wake = wake
+                continue  # look again: the leader may have left before it could see the lock
+            if not slot.wake.acquire(True, _left(deadline)):
+                raise TimeoutError
+
+    @contextmanager
+    def _lead(self, deadline: float | None) -> Iterator[None]:
+        """Become the leader without waiting for a reply, to connect."""
+        if not self._reading.acquire(True, _left(deadline)):
+            raise CallTimeout("connect", self.timeout or 0.0, server=self.label)
+        try:
+            yield
+        finally:
+            self._reading.release()
+            self._promote()
+
+    def _promote(self) -> None:
+        """Wake one of those who wait, since nobody reads any more."""
+        for slot in list(self._pending.values()):
+            if slot.parked and not slot.done and slot.wake is not None:
+                self._wake(slot)
+                return
+
+    def _wake(self, slot: Pending) -> None:
+        wake = slot.wake
+        if wake is not None:
+            try:
+                wake.release()
+            except RuntimeError:
+                pass  # it was woken already
+
+    def _pump(self, deadline: float | None) -> None:
+        """As the leader: read once, and hand out what came."""
+        transport = self._transport
+        if transport is None:
+            self._connect(deadline)
+            return
+        try:
+            data = transport.receive(deadline, 1 << 20 if self._reader.pending > 65_536 else 65_536)
+            if data:
+                self._take(data)
+            else:
+                self._break(transport)
+        except TimeoutError:
+            raise
+        except (*_GONE, _wire.ProtocolError):
+            self._break(transport)
+        except BaseException:
+            # A signal handler raised here: bytes that had left the kernel may be lost with it.
+            self._break(transport)
+            raise
+
+    def _take(self, data: bytes) -> None:
+        reader = self._reader
+        reader.feed(data)
+        for frame in reader:
+            if frame.kind == Kind.REFUSED:
+                raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
+            slot = self._pending.get(frame.sequence)
+            if slot is None or frame.generation != self._generation:
+                continue
+            if slot.abandoned:
+                if not slot.settling or frame.kind == Kind.CANCELLED or not slot.readonly:
+                    del self._pending[frame.sequence]
+                continue
+            slot.reply = frame
+            if slot.parked:
+                self._wake(slot)
+
+    # -- giving up -------------------------------------------------------------------------------------------------
+
+    def _settle(self, slot: Pending, deadline: float | None, error: TimeoutError) -> None:
+        """Past the deadline: have the call undone, or learn its reply. Returns with the reply in place."""
+        seconds = self.timeout if self.timeout is not None else 0.0
+        if slot.kind == Kind.CONTROL or not slot.sent:
+            slot.failure = CallTimeout(slot.title, seconds, server=self.label)
+            del self._pending[slot.seq]
+            raise slot.failure from error
+        with self._sending:
+            slot.settling = True
+            self._send_cancel(slot, undo=False)
+        try:
+            self._await(slot, monotonic() + SETTLE)
+        except (TimeoutError, ServerNotFound):
+            if slot.readonly:
+                raise CallTimeout(slot.title, seconds, "it has no effect in any case", self.label) from error
+            raise OutcomeUnknown(slot.title, "the server could not be asked in time", self.label) from error
+
+    def _send_cancel(self, slot: Pending, *, undo: bool) -> None:
+        self._send_frame(Kind.CANCEL, slot.seq, _wire.encode(_wire.CancelBody(undo)))
+
+    def _give_up(self, slot: Pending, error: BaseException) -> None:
+        """The caller leaves without its reply. Make sure that the call is settled."""
+        if slot.seq not in self._pending:
+            return
+        if isinstance(error, Exception) and slot.failure is error:
+            self._pending.pop(slot.seq, None)
+            return
+        if not slot.sent or slot.kind == Kind.CONTROL:
+            self._pending.pop(slot.seq, None)
+            return
+        slot.abandoned = True
+        if slot.reply is not None and slot.reply.kind == Kind.ERROR:
+            self._pending.pop(slot.seq, None)
+            return
+        transport = self._transport
+        if transport is not None:
+            self._break(transport)
+        # The cancel goes out with the new connection. If somebody else reads, they will make it; if nobody can,
+        # there is nothing to settle.
+        if self._reading.acquire(False):
+            try:
+                self._connect(monotonic() + SETTLE)
+            except (RegistryError, OSError):
+                pass
+            finally:
+                self._reading.release()
+                self._promote()
+
+    # -- connections ----------------------------------------------------------------------------------------------------
+
+    def _break(self, transport: Transport) -> None:
+        """Drop a connection, once. Whoever reads from it sees its end."""
+        if self._transport is transport:
+            self._transport = None
+        transport.close()
+
+    def _connect(self, deadline: float | None) -> None:
+        """As the leader: make a connection, and bring the session onto it.
+
+        Raises:
+            ServerNotFound: No server by the deadline. Calls that were sent are told that their outcome is unknown.
+        """
+        limit = self._deadline(None)
+        if deadline is not None:
+            limit = deadline if limit is None else min(limit, deadline)
+        resume = self._generation > 0
+        try:
+            dialed = self._dial(limit if limit is not None else float("inf"), resume)
+        except ServerNotFound as error:
+            if resume:
+                self._lose(OutcomeUnknown, str(error.reason), server_gone=error)
+            raise
+        lost = resume and self.greeting is not None and dialed.greeting.life != self.greeting.life
+        old = self.greeting
+        self.greeting = dialed.greeting
+        if lost and old is not None:
+            self._lose(StateLost, f"server {old.label} is gone with what it held in memory")
+        try:
+            self._attach(dialed, limit)
+        except _GONE:
+            dialed.transport.close()  # it broke at once; the next turn tries again
+        except BaseException:
+            dialed.transport.close()
+            raise
+
+    def _dial(self, limit: float, resume: bool) -> Dialed:
+        """Connect, again and again while a resume may still find its server."""
+        attempt = 0
+        while True:
+            try:
+                return self._connect_now(limit, resume)
+            except TimeoutError as error:
+                raise ServerNotFound(self.address, "nothing answered in time") from error
+            except (ServerNotFound, OSError) as error:
+                if isinstance(error, RegistryError) and not isinstance(error, ServerNotFound):
+                    raise
+                left = limit - monotonic()
+                if not resume or left <= 0:
+                    if isinstance(error, ServerNotFound):
+                        raise
+                    raise ServerNotFound(self.address, str(error)) from error
+                pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+                attempt += 1
+                threading.Event().wait(min(pause, left))
+
+    def _attach(self, dialed: Dialed, limit: float | None) -> None:
+        """Say which session this is; cancels go first, then what is unanswered, in order."""
+        transport = dialed.transport
+        reader = _wire.Reader()
+        reader.feed(dialed.leftover)
+        generation = self._generation + 1
+        hello = _wire.Attach(
+            key=self.key,
+            pid=os.getpid(),
+            host=_host(),
+            command=_command(),
+            label=self._label,
+            version=__version__,
+            acknowledged=self._acknowledged,
+            code=self._code,
+        )
+        transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=generation))
+        answer = self._attached(transport, reader, limit)
+        self._generation = generation
+        if generation > 1 and not answer.resumed:
+            # The server lives and has forgotten the session: its lease ran out, or its process was taken for dead.
+            self._lose(StateLost, "the server took this session for dead, and freed what it held")
+            transport.close()
+            return
+        self.same_user = dialed.same_user
+        if answer.stale:
+            warnings.warn(StaleServer(answer.stale), stacklevel=2)
+        with self._sending:
+            if self.closed:
+                transport.close()
+                return
+            self._reader = reader
+            self._defined = set()
+            self._transport = transport
+            unanswered = [slot for slot in self._pending.values() if not slot.done]
+            for slot in unanswered:
+                if slot.abandoned or slot.settling:
+                    self._send_cancel(slot, undo=slot.abandoned)
+            for slot in unanswered:
+                if not (slot.abandoned or slot.settling) and self._transport is transport:
+                    self._send(slot)
+
+    def _attached(self, transport: Transport, reader: _wire.Reader, limit: float | None) -> _wire.Attached:
+        while True:
+            for frame in reader:
+                if frame.kind == Kind.ATTACHED:
+                    return _wire.decode_attached(frame.body)
+                if frame.kind == Kind.REFUSED:
+                    raise ServerNotFound(self.address, frame.body.decode("utf-8", "replace"))
+            try:
+                data = transport.receive(limit)
+            except TimeoutError as error:
+                raise ServerNotFound(self.address, "it accepted the connection and then said nothing") from error
+            if not data:
+                raise EOFError
+            reader.feed(data)
+
+    def _lose(self, kind: type[RegistryError], reason: str, server_gone: ServerNotFound | None = None) -> None:
+        """The session is lost. Tell those who wait, or the next call; then begin a new one."""
+        changed = self._acknowledged > 0
+        told = False
+        with self._sending:
+            for slot in list(self._pending.values()):
+                if slot.abandoned or slot.done:
+                    del self._pending[slot.seq]
+                    continue
+                if slot.sent and not slot.readonly:
+                    slot.failure = OutcomeUnknown(slot.title, reason, self.label)
+                elif server_gone is not None:
+                    slot.failure = server_gone
+                elif changed:
+                    slot.failure = StateLost(reason, self.label)
+                else:
+                    continue
+                told = True
+                self._wake(slot)
+            waiting = [slot for slot in self._pending.values() if not slot.done]
+            finished = [slot for slot in self._pending.values() if slot.done]
+            self._new_session()
+            self._pending = {}
+            for slot in waiting:
+                slot.seq, slot.sent, slot.fields = self._next, False, None
+                self._next += 1
+                self._pending[slot.seq] = slot
+            for slot in finished:
+                slot.seq = 0
+            if changed and not told:
+                self._tell = StateLost(reason, self.label)
+
+
+def _left(deadline: float | None) -> float:
+    """Return the seconds until a deadline as a lock's `acquire` takes them."""
+    if deadline is None:
+        return -1
+    return min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
+
+
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def _command() -> str:
+    import sys
+
+    return os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) and sys.argv[0] else "python"
+

@@ -1,0 +1,131 @@
+"""Threaded objects: outside the engine, each owner's calls on a thread of its own.
+
+They may block and may do anything. They are never logged and never cached, and go with the server.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from registry import _codec
+from registry._events import Call
+from registry._host import Client, Host
+from registry._wire import Kind
+from registry.declarations import SharedObject
+
+
+class _Worker:
+    """The thread of one owner: its calls, one after the other."""
+
+    def __init__(self, name: str) -> None:
+        self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            job()
+
+
+class _Live:
+    __slots__ = ("instance", "made", "maker")
+
+    def __init__(self, instance: Any, maker: str, made: float) -> None:
+        self.instance = instance
+        self.maker = maker
+        self.made = made
+
+
+class ThreadedObjects:
+    """The threaded objects of one server.
+
+    Args:
+        post: Runs a function on the host's own thread; may be called from any thread.
+    """
+
+    def __init__(self, post: Callable[[Callable[[], None]], object]) -> None:
+        self.host: Host | None = None
+        self._post = post
+        self._objects: dict[tuple[str, str], _Live] = {}
+        self._making = threading.Lock()
+        self._workers: dict[tuple[bytes, int], _Worker] = {}
+        self._withdrawn: set[tuple[bytes, int]] = set()
+        self._started: set[tuple[bytes, int]] = set()
+
+    def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None:
+        """Run a call on its owner's thread."""
+        key = (client.key, call.owner)
+        worker = self._workers.get(key)
+        if worker is None:
+            worker = self._workers[key] = _Worker(f"registry owner {call.owner} of {client.label}")
+        worker.jobs.put(partial(self._run, client, call, declaration, definition))
+
+    def withdraw(self, client: Client, seq: int) -> bool:
+        """Keep a call that has not started from running. False: it has."""
+        if (client.key, seq) in self._started:
+            return False
+        self._withdrawn.add((client.key, seq))
+        return True
+
+    def owner_ended(self, client: Client, owner: int | None) -> None:
+        """End the threads of an owner, or of a whole session."""
+        for key in [key for key in self._workers if key[0] == client.key and owner in (None, key[1])]:
+            self._workers.pop(key).jobs.put(None)
+
+    def delete(self, typeid: str, name: str) -> bool:
+        """Forget an object. False: there is none."""
+        return self._objects.pop((typeid, name), None) is not None
+
+    def objects(self) -> list[list[object]]:
+        """Return the rows of `Host.objects`; these are ephemeral."""
+        return [[typeid, name, live.maker, live.made, True, 0] for (typeid, name), live in self._objects.items()]
+
+    def stop(self) -> None:
+        """Let the threads end after the call that each is in."""
+        for worker in self._workers.values():
+            worker.jobs.put(None)
+        self._workers.clear()
+
+    def _run(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None:
+        key = (client.key, call.seq)
+        self._started.add(key)
+        try:
+            if key in self._withdrawn:
+                return
+            kind, body = self._result(client, call, declaration, definition)
+        finally:
+            self._started.discard(key)
+            self._withdrawn.discard(key)
+        self._post(partial(self._finish, client, call.seq, kind, body))
+
+    def _finish(self, client: Client, seq: int, kind: int, body: bytes) -> None:
+        if self.host is not None:
+            self.host.finish(client, seq, kind, body)
+
+    def _result(
+        self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
+    ) -> tuple[int, bytes]:
+        try:
+            live = self._live(client, call, declaration, definition)
+            if call.method not in declaration.interface.exposed:
+                raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method!r}")
+            args, kwargs = _codec.decode_arguments(call.arguments)
+            value = getattr(live.instance, call.method)(*args, **kwargs)
+            return Kind.REPLY, _codec.encode(list(value) if call.method == "__iter__" else value)
+        except Exception as error:  # noqa: BLE001 - a user's object may raise anything; it is the caller's to know
+            return Kind.ERROR, _codec.encode_exception(error, traceback.format_exc())
+
+    def _live(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> _Live:
+        key = (call.typeid, call.name)
+        with self._making:
+            live = self._objects.get(key)
+            if live is None:
+                args, kwargs = _codec.decode_arguments(definition)
+                live = self._objects[key] = _Live(declaration.factory(*args, **kwargs), client.label, time.time())
+            return live

@@ -1,0 +1,201 @@
+"""Byte streams to a server, and how to get one: connect, shake hands, prove the key.
+
+A transport has three verbs, `send`, `receive` and `close`, so that the client above it is the same over a socket and
+over ``memory://``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import sys
+from time import monotonic
+from typing import Any, Protocol
+
+import attrs
+
+from registry import _codec, _peers
+from registry._addresses import Address
+from registry._auth import ClientHandshake, NotNative
+from registry.declarations import Interface
+from registry.errors import AccessDenied, ServerNotFound, VersionMismatch
+
+# How long a blocking read may last before its deadline is looked at again. The kernel keeps this time, so that a read
+# whose deadline is further away costs one system call and no poll.
+TICK = 1.0
+CHUNK = 65_536
+
+
+class Transport(Protocol):
+    """A byte stream to one server."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises `OSError` when the stream is gone."""
+
+    def receive(self, deadline: float | None, size: int = CHUNK) -> bytes:
+        """Wait for bytes until `deadline` (as `time.monotonic` counts); empty when the peer has closed.
+
+        Raises:
+            TimeoutError: The deadline came first; the stream is as it was.
+        """
+
+    def close(self) -> None:
+        """End the stream, also for a thread that waits in `receive`."""
+
+    def drop(self) -> None:
+        """Let go of an inherited stream in a forked child, without a word to the peer."""
+
+
+class Greeting:
+    """What a server tells with its proof: who it is, and its table of typeids.
+
+    Attributes:
+        life: 16 random bytes that name this life of the server.
+        table: The shared types by typeid.
+        label: The server as errors name it: ``'default' (pid 812, since 10:03)``.
+    """
+
+    def __init__(self, body: bytes, address: str) -> None:
+        fields: Any = _codec.decode(body)
+        try:
+            self.name = str(fields["name"])
+            self.pid = int(fields["pid"])
+            self.since = float(fields["since"])
+            self.host = str(fields["host"])
+            self.version = str(fields["version"])
+            self.epoch = int(fields["epoch"])
+            self.life = bytes(fields["life"])
+            self.protocol = int(fields["protocol"])
+            self.table = {row.typeid: row for row in map(Interface.unpack, fields["types"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerNotFound(address, f"it answered with a greeting that cannot be read ({error})") from error
+        self.label = f"{self.name!r} (pid {self.pid}, since {_clock(self.since)})"
+
+
+def _clock(seconds: float) -> str:
+    import time
+
+    then, now = time.localtime(seconds), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
+@attrs.frozen
+class Dialed:
+    """A connection that both ends have proved the key on, with the bytes that came behind the proof."""
+
+    transport: Transport
+    greeting: Greeting
+    leftover: bytes
+    same_user: bool
+
+
+class SocketTransport:
+    """A connected socket, in blocking mode."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setblocking(True)
+        self._ticks = sys.platform != "win32"
+        if self._ticks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TICK), 0))
+
+    def send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def receive(self, deadline: float | None, size: int = CHUNK) -> bytes:
+        while True:
+            if deadline is not None:
+                left = deadline - monotonic()
+                if (left < TICK or not self._ticks) and not self._readable(left):
+                    raise TimeoutError
+            try:
+                return self._sock.recv(size)
+            except BlockingIOError:  # the kernel's tick; look at the deadline again
+                continue
+
+    def _readable(self, seconds: float) -> bool:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            return bool(poll.poll(max(0.0, seconds) * 1000))
+        return bool(select.select([self._sock], [], [], max(0.0, seconds))[0])
+
+    def close(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was quicker
+        self._sock.close()
+
+    def drop(self) -> None:
+        self._sock.close()
+
+
+def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
+    """Connect to a socket address and shake hands.
+
+    Args:
+        address: Of kind unix or tcp.
+        authkey: The secret that both sides know.
+        deadline: When to give up, as `time.monotonic` counts.
+
+    Raises:
+        ServerNotFound: Nobody listens there, or what listens is no server of ours.
+        AccessDenied: The keys differ.
+        TimeoutError: The deadline came first.
+    """
+    sock = _connected(address, deadline)
+    try:
+        handshake = ClientHandshake(authkey)
+        while not handshake.done:
+            sock.settimeout(max(0.001, deadline - monotonic()))
+            answer = handshake.receive(sock.recv(CHUNK))
+            if answer:
+                sock.sendall(answer)
+        greeting = Greeting(handshake.body, str(address))
+        same_user = _is_ours(sock, address)
+        transport = SocketTransport(sock)
+    except NotNative as error:
+        sock.close()
+        raise ServerNotFound(str(address), f"what answers there is no server of ours: {error.reason}") from error
+    except (AccessDenied, VersionMismatch) as error:
+        sock.close()
+        raise error.located(address.label) from None
+    except BaseException:
+        sock.close()
+        raise
+    return Dialed(transport, greeting, handshake.leftover, same_user)
+
+
+def _is_ours(sock: socket.socket, address: Address) -> bool:
+    """Tell whether the server runs under our own account on this machine, as the kernel says."""
+    if not hasattr(os, "geteuid"):
+        return False
+    if address.kind == "tcp":
+        return _peers.of_tcp(sock).uid == os.geteuid()
+    peer, pidfd = _peers.of_unix(sock)
+    if pidfd is not None:
+        os.close(pidfd)
+    return peer.uid == os.geteuid()
+
+
+def _connected(address: Address, deadline: float) -> socket.socket:
+    seconds = deadline - monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    if address.kind == "tcp":
+        sock = socket.create_connection((address.host or "", address.port or 0), timeout=seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    if not hasattr(socket, "AF_UNIX"):
+        raise ServerNotFound(str(address), "this system has no unix sockets; use tcp://127.0.0.1:PORT")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address.path or "")
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,409 @@
+"""The client: connect to a server, or start one, and use what it shares.
+
+All clients of a process that name the same server with the same key use one session and one connection. A client is
+safe to share between threads, and may be held at module level: `ManagerClient` does no I/O until it is first used.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from registry import _addresses, _peers
+from registry._addresses import Address
+from registry._events import DELETE
+from registry._link import Link
+from registry._transport import Dialed, dial
+from registry.errors import AccessDenied, Closed, ServerNotFound, UnknownType
+from registry.proxies import Proxy, Remote, Unresolved, proxy_class
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from registry._leaves import Handle
+    from registry.declarations import Interface, SharedObject
+
+__all__ = ["ManagerClient", "connect"]
+
+T = TypeVar("T")
+
+# The one session of this process with each server and key.
+_links: dict[tuple[str, bytes], Link] = {}
+_links_lock = threading.Lock()
+
+
+def connect(
+    address: str | tuple[str, int] | None = None,
+    authkey: bytes | str | None = None,
+    *,
+    start: bool | None = None,
+    timeout: float | None = 30.0,
+    cache: bool = True,
+    plugins: Iterable[Any] = (),
+    label: str | None = None,
+) -> ManagerClient:
+    """Connect to a server now, and return the client.
+
+    A name, such as ``connect("scrapers")``, is one server of this user on this machine, and is started if it does not
+    run. `ManagerClient` is the same without connecting yet.
+
+    Args:
+        address: A name, a URL (``unix:///path``, ``tcp://host:port``, ``memory://``), or a (host, port) tuple. None is
+            the environment's ``REGISTRY_ADDRESS``, else the name ``"default"``.
+        authkey: The secret shared with the server. None is the file named by ``REGISTRY_AUTHKEY_FILE``, else the
+            name's own key file.
+        start: Whether to start a server that does not run. None: names yes, all else no.
+        timeout: Seconds that a call which should be instant may take, reconnects included. None waits for ever.
+        cache: Whether reads may be answered from a coherent cache of this process, where the server keeps one.
+        plugins: Plugins that this program uses: installed names, modules or files. A server that is started here
+            gets them, and differences from a running one are warned about.
+        label: What the server's lists call this process. None: its command and pid.
+
+    Raises:
+        ServerNotFound: Nothing answers there.
+        AccessDenied: The keys differ.
+    """
+    client = ManagerClient(
+        address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label
+    )
+    try:
+        client.connect()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class ManagerClient:
+    """Use the shared objects of a server: ``client.<typeid>(name)`` returns a proxy.
+
+    Takes the arguments of `connect`. It does no I/O until it is first used.
+    """
+
+    def __init__(
+        self,
+        address: str | tuple[str, int] | None = None,
+        authkey: bytes | str | None = None,
+        *,
+        start: bool | None = None,
+        timeout: float | None = 30.0,
+        cache: bool = True,
+        plugins: Iterable[Any] = (),
+        label: str | None = None,
+    ) -> None:
+        if not plugins:
+            plugins = [name for name in os.environ.get("REGISTRY_PLUGINS", "").split(",") if name]
+        self._home = Home(address, authkey, start, timeout, tuple(plugins), label or "")
+
+    def connect(self) -> Self:
+        """Connect now, unless connected. Raises as `connect` does."""
+        self._home.link().ensure()
+        return self
+
+    def close(self) -> None:
+        """Leave. With the last client of a server in this process its session ends, and what it held is freed."""
+        self._home.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<client of {self._home.address}, {self._home.state}>"
+
+    def __getattr__(self, typeid: str) -> Callable[..., Any]:
+        if typeid.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {typeid!r}")
+        if self._home.is_connected:
+            self._home.interface(typeid)
+        return partial(self._home.open, typeid)
+
+    def __dir__(self) -> Iterable[str]:
+        return sorted({*super().__dir__(), *(self._home.link().table if self._home.is_connected else ())})
+
+    @overload
+    def open(self, declaration: SharedObject[T], /, *args: Any, **kwargs: Any) -> T: ...
+    @overload
+    def open(self, declaration: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    def open(self, declaration: SharedObject[T] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """Return a proxy for an object: ``open(COOKIES, "x")`` is ``client.cookies("x")``, and knows its type.
+
+        Args:
+            declaration: The declaration, or its typeid.
+            *args: The object's name, where the type has names, then the arguments that define it.
+            **kwargs: Further arguments that define it.
+        """
+        typeid = declaration if isinstance(declaration, str) else declaration.typeid
+        return self._home.open(typeid, *args, **kwargs)
+
+    def delete(self, proxy: Any) -> None:
+        """Delete a shared object. Waits in it end with `NoSuchObject`; its name is free for a new one.
+
+        Each process that has used it gets `NoSuchObject` once; its next call makes a new object.
+        """
+        _remote_of(proxy).invoke(DELETE)
+
+    def objects(self, pattern: str = "*") -> list[dict[str, Any]]:
+        """Return what the server holds, as rows with typeid, name, maker, made, ephemeral and waiting.
+
+        Args:
+            pattern: A shell pattern for ``typeid:name``.
+        """
+        from fnmatch import fnmatchcase
+
+        columns = ("typeid", "name", "maker", "made", "ephemeral", "waiting")
+        rows = [dict(zip(columns, row)) for row in self._home.link().ask("objects")]
+        return [row for row in rows if fnmatchcase(f"{row['typeid']}:{row['name']}", pattern)]
+
+    def statistics(self, proxy: Any = None) -> dict[str, Any]:
+        """Return what an object tells of itself, or without one what the server does."""
+        if proxy is None:
+            return dict(self._home.link().ask("status"))
+        remote = _remote_of(proxy)
+        remote.resolve()
+        return dict(self._home.link().ask("statistics", remote.typeid, remote.name))
+
+
+class Home:
+    """What stands behind a client: which server, with which key, and the session that is shared with other clients.
+
+    Attributes:
+        address: The server's name or URL, as errors and proxies show it.
+    """
+
+    def __init__(
+        self,
+        address: str | tuple[str, int] | None,
+        authkey: bytes | str | None,
+        start: bool | None,
+        timeout: float | None,
+        plugins: tuple[Any, ...],
+        label: str,
+    ) -> None:
+        if address is None:
+            address = os.environ.get("REGISTRY_ADDRESS") or _addresses.DEFAULT
+        # Looking a name up reads the account's home directory, which a client held by a module must not do yet.
+        self.address = address if isinstance(address, str) else str(_addresses.parse(address))
+        self._authkey = authkey.encode() if isinstance(authkey, str) else authkey
+        self._start = start
+        self._timeout = timeout
+        self._plugins = plugins
+        self._label = label
+        self._link: Link | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._memory: Any = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link is not None and self._link.greeting is not None
+
+    @property
+    def state(self) -> str:
+        return "closed" if self._closed else "connected" if self.is_connected else "not connected"
+
+    @property
+    def domain(self) -> str:
+        """The trust domain of this process: values pickled here are unpickled only in it."""
+        return _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
+
+    def link(self) -> Link:
+        """Return this process's session with the server; it need not be connected."""
+        link = self._link
+        if link is not None:
+            return link
+        with self._lock:
+            if self._closed:
+                raise Closed(f"this client of {self.address}", "make another one with connect()")
+            if self._link is None:
+                self._link = self._make_link()
+            return self._link
+
+    def adopt(self, link: Link) -> None:
+        """Use a session that is open already."""
+        link.users += 1
+        self._link = link
+
+    def close(self) -> None:
+        """Leave the session; the last to leave ends it."""
+        with self._lock:
+            link, self._link = self._link, None
+            self._closed = True
+        if link is None:
+            return
+        with _links_lock:
+            link.users -= 1
+            last = link.users <= 0
+            if last:
+                for key in [key for key, known in _links.items() if known is link]:
+                    del _links[key]
+        if last:
+            link.close()
+        if self._memory is not None:
+            self._memory.stop()
+
+    def _make_link(self) -> Link:
+        address = _addresses.parse(self.address)
+        make = partial(
+            Link,
+            address=self.address,
+            timeout=self._timeout,
+            label=self._label,
+            code=_versions(self._plugins),
+        )
+        if address.kind == "memory":
+            from registry._memory import MemoryServer
+
+            self._memory = MemoryServer(self._plugins)
+            link = make(self._memory.dial)
+            link.users = 1
+            return link
+        if address.kind not in ("unix", "tcp"):
+            raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
+        start = address.name is not None if self._start is None else self._start
+        given = self._authkey
+        identity = (str(address), hashlib.sha256(given).digest() if given is not None else b"")
+        with _links_lock:
+            shared = _links.get(identity)
+            if shared is None or shared.closed:
+                shared = _links[identity] = make(partial(_dial, address, given, start, self._plugins))
+            shared.users += 1
+            return shared
+
+    def open(self, typeid: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Return a proxy; unresolved while nothing has connected yet."""
+        remote = Remote(self, typeid, args, kwargs)
+        if not self.is_connected:
+            return Unresolved(remote)
+        return proxy_class(remote.resolve())(remote)
+
+    def interface(self, typeid: str) -> Interface:
+        """Return the row of a type in the server's table, connecting if need be.
+
+        Raises:
+            UnknownType: The server has no such type.
+        """
+        link = self.link()
+        interface = link.table.get(typeid) or link.ensure().table.get(typeid)
+        if interface is None:
+            raise UnknownType(typeid, _hint(typeid, link.table), link.label)
+        return interface
+
+    def revive(self, handle: Handle) -> Any:
+        """Return the proxy that a handle in a value stands for."""
+        home = self if handle.address in ("", self.address) else home_of(handle.address)
+        return home.open(handle.typeid, *([handle.name] if handle.name else []))
+
+
+def _remote_of(proxy: Any) -> Remote:
+    if not isinstance(proxy, Proxy):
+        raise TypeError(f"this takes a proxy, such as client.dict('prices'), not {proxy!r}")
+    return proxy._remote
+
+
+def _hint(typeid: str, table: Iterable[str]) -> str:
+    """Say who could provide a type; the only place where a client looks at what is installed."""
+    from difflib import get_close_matches
+
+    from registry._plugins import whence
+
+    close = get_close_matches(typeid, list(table), n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    where = whence(typeid)
+    if where:
+        return (
+            f"This interpreter has it from {where}; that server does not: install it there and "
+            '"registry restart", or use a server of another name, such as connect("scrapers")'
+        )
+    return f"It has {', '.join(sorted(table)) or 'none'}. A type comes with a plugin: see `registry plugins`"
+
+
+def home_of(address: str) -> Home:
+    """Return what serves proxies that arrive in values and pickles, which never hold a key.
+
+    It is this process's open session with the address, or else a lazy client that finds its key as any other.
+    """
+    with _links_lock:
+        home = _homes.get(address)
+        if home is None or (home._link is not None and home._link.closed):
+            home = _homes[address] = Home(address, None, None, 30.0, (), "")
+            for link in _links.values():
+                if link.address == address and not link.closed:
+                    home.adopt(link)
+                    break
+        return home
+
+
+_homes: dict[str, Home] = {}
+
+
+def _dial(
+    address: Address, authkey: bytes | None, start: bool, plugins: tuple[Any, ...], deadline: float, resume: bool
+) -> Dialed:
+    """Connect to a socket address, starting the server of a name where that is asked for and nobody answers."""
+    starts = start and not resume and address.name is not None
+    try:
+        key = _addresses.find_authkey(authkey, address, create=starts)
+    except AccessDenied:
+        if address.name is not None and not _addresses.Place(address).socket.exists():
+            raise ServerNotFound(address.name, _absence(address, None)) from None
+        raise
+    try:
+        return dial(address, key, deadline)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        if not starts:
+            raise ServerNotFound(str(address.name or address), _absence(address, error)) from error
+    from registry._starter import start_server
+
+    return start_server(address.name or "", plugins, deadline, lambda: dial(address, key, deadline))
+
+
+def _absence(address: Address, error: OSError | None) -> str:
+    if address.name is not None:
+        return f'no server of that name runs; start it with "registry serve {address.name}", or connect(start=True)'
+    return f'nothing listens there ({error.strerror if error else "no socket"}); start one with "registry serve --address {address}"'
+
+
+def _versions(plugins: tuple[Any, ...]) -> dict[str, str]:
+    """Return the plugin modules that this program has loaded, with what tells their versions apart."""
+    versions: dict[str, str] = {}
+    for plugin in plugins:
+        name = plugin if isinstance(plugin, str) else getattr(plugin, "__name__", "")
+        module = sys.modules.get(name)
+        version = getattr(module, "__version__", None)
+        if isinstance(version, str):
+            versions[name] = version
+    return versions
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    """Free at once what this process holds, when its interpreter ends in order."""
+    for link in list(_links.values()):
+        if link.pid == os.getpid():
+            link.close()
+
+
+def _after_fork() -> None:
+    """In a forked child: a new session at first use. It owns nothing that its parent holds."""
+    global _links_lock
+    _links_lock = threading.Lock()
+    for link in _links.values():
+        link.drop_inherited()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,578 @@
+"""What is shared: the record that declares a type, and the row of it that clients are told.
+
+A plugin returns `SharedObject` records from its one hook; a class need not know that it is shared. Every
+mistake that can be seen in a record is reported when the record is made, by the module that made it.
+
+The server sends each client one `Interface` per typeid, and the client builds its proxies from that alone.
+It crosses the wire as a list, ``Interface.pack()``, and is believed only as far as ``Interface.unpack`` has
+checked it:
+
+====  ===========  =====================================================================
+item  name         value
+====  ===========  =====================================================================
+0     `typeid`     str, an identifier
+1     `per`        ``"name"``, ``"server"`` or ``"call"``
+2     `shape`      one of `SHAPES`, or None
+3     `threaded`   bool
+4     `exposed`    list of str: public names, and dunders of `DUNDERS`
+5     `readonly`   list of str out of `exposed`
+6     `waiting`    list of str out of `exposed`, none of them readonly
+7     `carried`    dict of method to dict of parameter to position, -1 for keyword-only
+8     `doc`        str, one line
+====  ===========  =====================================================================
+
+A later version may append items; an earlier one ignores them.
+"""
+
+from __future__ import annotations
+
+import functools
+import keyword
+import sys
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, MutableSet
+from typing import Any, Final, Generic, Literal, TypeVar, get_origin, get_type_hints
+
+import attrs
+
+from registry.errors import DeclarationError, NotDurable
+
+__all__ = ["DUNDERS", "PERS", "RESERVED", "SHAPES", "Interface", "SharedObject"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+Per = Literal["name", "server", "call"]
+Shape = Literal["mapping", "sequence", "set", "queue", "lock"]
+
+PERS: Final = ("name", "server", "call")
+SHAPES: Final = ("mapping", "sequence", "set", "queue", "lock")
+
+#: The only special methods that a proxy may have from a hosted class. The list is closed, so that no
+#: declaration and no server can give a client's proxy a ``__reduce__``, a ``__del__`` or a ``__class__``.
+DUNDERS: Final = frozenset(
+    "__bool__ __call__ __contains__ __delitem__ __float__ __getitem__ __index__ __int__ __iter__ __len__ "
+    "__reversed__ __setitem__".split()
+)
+
+#: Names of `ManagerClient` and of `multiprocessing.managers.BaseManager`, which a typeid would hide.
+RESERVED: Final = frozenset(
+    "address close connect delete get_server join listen objects open register shutdown start "
+    "statistics".split()
+)
+
+# Called by the engine, hence not by clients unless `exposed` names them.
+_ENGINE_METHODS = frozenset("due holds load owner_ended state statistics take_back vacant".split())
+
+# Containers whose whole state is their content.
+_CONTAINERS: tuple[type, ...] = (dict, list, set, deque, OrderedDict)
+
+_MAPPING_READS = "__contains__ __getitem__ __iter__ __len__ __reversed__ copy get items keys values"
+_SEQUENCE_READS = "__bool__ __contains__ __getitem__ __iter__ __len__ __reversed__ copy count index"
+_SET_READS = (
+    "__contains__ __iter__ __len__ copy difference intersection isdisjoint issubset issuperset "
+    "symmetric_difference union"
+)
+_BUILTIN_READS: dict[type, str] = {
+    dict: _MAPPING_READS,
+    OrderedDict: _MAPPING_READS,
+    list: _SEQUENCE_READS,
+    deque: _SEQUENCE_READS,
+    set: _SET_READS,
+}
+
+# Where the primitives live that cannot be freed when the process that holds them dies.
+_PRIMITIVES = {
+    "threading": "registry_sync",
+    "_thread": "registry_sync",
+    "multiprocessing.context": "registry_sync",
+    "multiprocessing.synchronize": "registry_sync",
+    "asyncio": "registry_sync",
+    "queue": "registry_queues",
+    "_queue": "registry_queues",
+    "multiprocessing.queues": "registry_queues",
+}
+_OURS = {
+    "allocate_lock": "lock",
+    "Lock": "lock",
+    "lock": "lock",
+    "RLock": "rlock",
+    "_RLock": "rlock",
+    "Semaphore": "semaphore",
+    "BoundedSemaphore": "bounded_semaphore",
+    "Event": "event",
+    "Queue": "queue",
+    "SimpleQueue": "queue",
+    "JoinableQueue": "queue",
+}
+
+_CLASS_METHODS = (classmethod, types.ClassMethodDescriptorType)
+# Methods that cannot be called as they stand in the body of a class.
+_METHOD_DESCRIPTORS = (staticmethod, functools.partialmethod, functools.singledispatchmethod)
+
+# What a row from a server may hold at most.
+_MAX_NAME = 255
+_MAX_NAMES = 2_000
+_MAX_DOC = 1_000
+
+
+@attrs.frozen
+class Interface:
+    """What a client knows of a type, derived from its declaration.
+
+    Attributes:
+        typeid: the name of the type, and of the client's attribute.
+        per: ``"name"``, ``"server"`` or ``"call"``, as in `SharedObject`.
+        shape: the client-side behaviour, one of `SHAPES`, or None.
+        threaded: whether calls run on threads of their own.
+        exposed: the methods that can be called, sorted.
+        readonly: those without effect, sorted.
+        waiting: those that may wait, sorted.
+        carried: for each method with such parameters, their positions among its arguments (the object itself
+            not counted), or -1 where a parameter is keyword-only.
+        doc: the first line of the documentation, or an empty string.
+    """
+
+    typeid: str
+    per: str = "name"
+    shape: str | None = None
+    threaded: bool = False
+    exposed: tuple[str, ...] = ()
+    readonly: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    carried: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict, hash=False)
+    doc: str = ""
+
+    def pack(self) -> list[object]:
+        """Return the row as plain values for the wire."""
+        return [
+            self.typeid,
+            self.per,
+            self.shape,
+            self.threaded,
+            list(self.exposed),
+            list(self.readonly),
+            list(self.waiting),
+            {method: dict(parameters) for method, parameters in self.carried.items()},
+            self.doc,
+        ]
+
+    @classmethod
+    def unpack(cls, row: object) -> Interface:
+        """Make an interface of a row from a peer, which is not trusted to have made it well.
+
+        Raises:
+            DeclarationError: the row breaks a rule that a declaration could not have broken.
+        """
+        if type(row) is not list or len(row) < 9:
+            raise DeclarationError("row", "must be a list of at least 9 items", row)
+        typeid, per, shape, threaded, exposed, readonly, waiting, carried, doc = row[:9]
+        _check_typeid(typeid)
+        _check_choice("per", per, PERS)
+        if shape is not None:
+            _check_choice("shape", shape, SHAPES)
+        if type(threaded) is not bool:
+            raise DeclarationError("threaded", "must be a bool", threaded)
+        for field, names in (("exposed", exposed), ("readonly", readonly), ("waiting", waiting)):
+            if type(names) is not list or len(names) > _MAX_NAMES:
+                raise DeclarationError(field, f"must be a list of at most {_MAX_NAMES} names", names)
+            for name in names:
+                _check_method(field, name)
+        _check_subsets("", exposed, readonly, waiting)
+        if type(carried) is not dict:
+            raise DeclarationError("carried", "must be a dict", carried)
+        for method, parameters in carried.items():
+            if method not in exposed:
+                raise DeclarationError("carried", "must name exposed methods", method)
+            if type(parameters) is not dict or len(parameters) > _MAX_NAMES:
+                raise DeclarationError("carried", "must hold a dict of positions for each method", parameters)
+            for parameter, position in parameters.items():
+                if not _is_name(parameter):
+                    raise DeclarationError("carried", "must name parameters by identifiers", parameter)
+                if type(position) is not int or not -1 <= position <= _MAX_NAMES:
+                    raise DeclarationError("carried", "must hold positions, or -1", position)
+        if type(doc) is not str or len(doc) > _MAX_DOC or not (doc == "" or doc.isprintable()):
+            raise DeclarationError("doc", f"must be one line of at most {_MAX_DOC} characters", doc)
+        return cls(
+            typeid=typeid,
+            per=per,
+            shape=shape,
+            threaded=threaded,
+            exposed=_ordered(exposed),
+            readonly=_ordered(readonly),
+            waiting=_ordered(waiting),
+            carried={method: dict(parameters) for method, parameters in carried.items()},
+            doc=doc,
+        )
+
+
+@attrs.frozen(init=False)
+class SharedObject(Generic[T_co]):
+    """Declare a type that processes can share.
+
+    Attributes:
+        typeid: the name under which clients find it, ``client.<typeid>(name)``.
+        factory: what makes the object in the server: a class, or a function. Of a function the class is known
+            by its return annotation; without one, `exposed` must be given.
+        per: ``"name"``, one object per name; ``"server"``, one object; ``"call"``, a new one at each call, as
+            `multiprocessing` does.
+        readonly: methods without effect on the state. Filled in for the builtin containers.
+        waiting: methods that may wait. A method is never both readonly and waiting.
+        exposed: methods that clients may call. None means the public methods of the class and those of its
+            special methods that are in `DUNDERS`; never attributes, properties or class methods, nor the
+            methods that the engine calls, such as ``owner_ended`` or ``load``.
+        threaded: may block, may do anything; the calls of each owner run on a thread of their own. Such an
+            object is never durable and never cached.
+        carried: parameters that the server keeps without decoding them, as ``"method.parameter"``.
+        shape: client-side behaviour, one of `SHAPES`. None derives mapping, sequence or set from the ABC of
+            the class.
+        interface: the row for clients, with everything above derived.
+
+    Raises:
+        DeclarationError: a field breaks a rule; the text names field, rule and value.
+        NotDurable: the factory is a class whose state the server cannot capture.
+
+    >>> class Jar:
+    ...     '''Keep cookies.'''
+    ...     def __init__(self): self.content = {}
+    ...     def get(self, key): return self.content.get(key)
+    ...     def put(self, key, cookie): self.content[key] = cookie
+    >>> SharedObject("jar", Jar, readonly=["get"]).interface.exposed
+    ('get', 'put')
+    """
+
+    typeid: str
+    factory: Callable[..., T_co]
+    per: Per = attrs.field(default="name", kw_only=True)
+    readonly: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    waiting: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    exposed: tuple[str, ...] | None = attrs.field(default=None, kw_only=True)
+    threaded: bool = attrs.field(default=False, kw_only=True)
+    carried: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    shape: Shape | None = attrs.field(default=None, kw_only=True)
+    interface: Interface = attrs.field(init=False, repr=False, eq=False)
+
+    def __init__(
+        self,
+        typeid: str,
+        factory: Callable[..., T_co],
+        *,
+        per: Per = "name",
+        readonly: Iterable[str] = (),
+        waiting: Iterable[str] = (),
+        exposed: Iterable[str] | None = None,
+        threaded: bool = False,
+        carried: Iterable[str] = (),
+        shape: Shape | None = None,
+    ) -> None:
+        _check_typeid(typeid)
+        where = f"{typeid}."
+        if not callable(factory):
+            raise DeclarationError(where + "factory", "must be a class or a function", factory)
+        _check_choice(where + "per", per, PERS)
+        if type(threaded) is not bool:
+            raise DeclarationError(where + "threaded", "must be a bool", threaded)
+        if shape is not None:
+            _check_choice(where + "shape", shape, SHAPES)
+        # attrs makes this of the fields above; written out, the public constructor can take any iterable
+        # of names and still be typed.
+        self.__attrs_init__(
+            typeid,
+            factory,
+            per=per,
+            readonly=_names(where + "readonly", readonly),
+            waiting=_names(where + "waiting", waiting),
+            exposed=None if exposed is None else _names(where + "exposed", exposed),
+            threaded=threaded,
+            carried=_names(where + "carried", carried),
+            shape=shape,
+        )
+        object.__setattr__(self, "interface", _derive(self))
+
+
+# Rules for single fields
+
+
+def _is_name(value: object) -> bool:
+    return (
+        type(value) is str
+        and len(value) <= _MAX_NAME
+        and value.isidentifier()
+        and not keyword.iskeyword(value)
+        # Other spellings of one identifier are folded by Python's parser, not by getattr.
+        and (value.isascii() or _folded(value) == value)
+    )
+
+
+def _folded(value: str) -> str:
+    from unicodedata import normalize
+
+    return normalize("NFKC", value)
+
+
+def _check_typeid(typeid: object) -> None:
+    if not _is_name(typeid) or str(typeid).startswith("_"):
+        raise DeclarationError("typeid", "must be a public identifier, an attribute of clients", typeid)
+    if typeid in RESERVED:
+        raise DeclarationError("typeid", "must not be a name that clients or managers have already", typeid)
+
+
+def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    if type(value) is not str or value not in choices:
+        raise DeclarationError(field, f"must be one of {', '.join(map(repr, choices))}", value)
+
+
+def _check_method(field: str, name: object) -> None:
+    if not _is_name(name) or (str(name).startswith("_") and name not in DUNDERS):
+        raise DeclarationError(
+            field, f"must hold public method names, or some of {', '.join(sorted(DUNDERS))}", name
+        )
+
+
+def _check_subsets(
+    where: str, exposed: Iterable[str], readonly: Iterable[str], waiting: Iterable[str]
+) -> None:
+    exposed = set(exposed)
+    for field, names in (("readonly", readonly), ("waiting", waiting)):
+        for name in names:
+            if name not in exposed:
+                raise DeclarationError(where + field, "must name exposed methods", name)
+    for name in sorted(set(readonly) & set(waiting)):
+        raise DeclarationError(where + "waiting", "must not name methods that are also readonly", name)
+
+
+def _names(field: str, value: Iterable[str]) -> tuple[str, ...]:
+    """Return the given names as a tuple; a string is refused, since it would be a row of letters."""
+    if isinstance(value, str):
+        raise DeclarationError(field, f"must be a tuple or list of names, such as ({value!r},)", value)
+    if not isinstance(value, Iterable):
+        raise DeclarationError(field, "must be a tuple or list of names", value)
+    names = tuple(dict.fromkeys(value))
+    for name in names:
+        if type(name) is not str:
+            raise DeclarationError(field, "must hold strings", name)
+    # A set has no order of its own, and equal declarations must be equal.
+    return tuple(sorted(names)) if isinstance(value, (set, frozenset)) else names
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+# From a declaration to its interface
+
+
+def _derive(record: SharedObject[object]) -> Interface:
+    where = f"{record.typeid}."
+    _refuse_primitives(where, record.factory)
+    cls = _made_by(record.factory)
+    is_class = cls is not None and isinstance(_bare(record.factory), type)
+    if cls is not None and is_class:
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        if missing:
+            raise DeclarationError(where + "factory", f"must not be abstract (it lacks {missing})", cls)
+        obstacle = None if record.threaded else _obstacle(cls)
+        if obstacle is not None:
+            raise NotDurable(_label(cls), obstacle)
+
+    exposed = _exposed(where, record, cls)
+    readonly = record.readonly
+    if not readonly and cls in _BUILTIN_READS:
+        readonly = tuple(name for name in _BUILTIN_READS[cls].split() if name in exposed)
+    _check_subsets(where, exposed, readonly, record.waiting)
+    return Interface(
+        typeid=record.typeid,
+        per=record.per,
+        shape=record.shape or _shape(cls),
+        threaded=record.threaded,
+        exposed=_ordered(exposed),
+        readonly=_ordered(readonly),
+        waiting=_ordered(record.waiting),
+        carried=_carried(where, record, cls, exposed),
+        doc=_doc(cls if is_class else record.factory) or _doc(cls),
+    )
+
+
+def _bare(factory: object) -> object:
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory
+
+
+def _refuse_primitives(where: str, factory: object) -> None:
+    bare = _bare(factory)
+    for candidate in (bare, _made_by(bare)):
+        plugin = _primitive(candidate)
+        if plugin is not None:
+            ours = _OURS.get(str(getattr(candidate, "__name__", "")))
+            if ours == "queue":
+                plugin = "registry_queues"
+            raise DeclarationError(
+                where + "factory",
+                "must make something that can be freed when its holder dies (take "
+                f"{repr(ours) if ours else 'a type'} of {plugin})",
+                factory,
+            )
+
+
+def _primitive(candidate: object) -> str | None:
+    """Return the plugin to take instead of a primitive of the standard library, if it is one."""
+    module = str(getattr(candidate, "__module__", ""))
+    return _PRIMITIVES.get(module) or _PRIMITIVES.get(module.partition(".")[0])
+
+
+def _made_by(factory: object) -> type | None:
+    """Return the class of what a factory makes, or None if only a call would tell."""
+    bare = _bare(factory)
+    if isinstance(bare, type):
+        return bare
+    function = bare if hasattr(bare, "__annotations__") else type(bare).__call__
+    hint = getattr(function, "__annotations__", {}).get("return")
+    if isinstance(hint, str):
+        hint = _evaluated(hint, function)
+    cls = get_origin(hint) or hint
+    # Any is a class since Python 3.11; neither it nor object says what is made.
+    return cls if isinstance(cls, type) and cls not in (Any, object) else None
+
+
+def _evaluated(hint: str, function: object) -> object:
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    names = getattr(getattr(function, "__func__", function), "__globals__", {})
+    # Of the annotations only this one is wanted: the others may name what is imported for typing only.
+    holder = types.FunctionType((lambda: None).__code__, {})
+    holder.__annotations__ = {"return": hint}
+    try:
+        return get_type_hints(holder, names).get("return")
+    except Exception:  # noqa: BLE001 - the text of an annotation is the author's and may raise anything
+        return None
+
+
+def _bodies(cls: type) -> dict[str, object]:
+    """Return what stands in the bodies of a class and its bases; no descriptor is asked for anything."""
+    found: dict[str, object] = {}
+    for klass in reversed(cls.__mro__):
+        if klass is not object:
+            found.update(vars(klass))
+    # A dataclass keeps the defaults of its fields there, which are attributes even if they can be called.
+    for name in getattr(cls, "__dataclass_fields__", ()):
+        found.pop(name, None)
+    return found
+
+
+def _is_method(raw: object) -> bool:
+    # Class methods make new objects, and nested classes are no methods at all.
+    if isinstance(raw, (type, *_CLASS_METHODS)):
+        return False
+    return callable(raw) or isinstance(raw, _METHOD_DESCRIPTORS)
+
+
+def _exposed(where: str, record: SharedObject[object], cls: type | None) -> tuple[str, ...]:
+    field = where + "exposed"
+    bodies = {} if cls is None else _bodies(cls)
+    if record.exposed is not None:
+        names = record.exposed
+        for name in names:
+            _check_method(field, name)
+            raw = bodies.get(name)
+            if cls is not None and not (_is_method(raw) or isinstance(raw, _CLASS_METHODS)):
+                raise DeclarationError(field, f"must name methods of {_label(cls)}", name)
+    elif cls is not None:
+        names = tuple(
+            name
+            for name, raw in bodies.items()
+            if (name in DUNDERS or not (name.startswith("_") or name in _ENGINE_METHODS)) and _is_method(raw)
+        )
+    else:
+        rule = "must be given, or the factory annotated with the class that it returns"
+        raise DeclarationError(field, rule, None)
+    if not names:
+        raise DeclarationError(field, "must not be empty, or nothing could be called", names)
+    return names
+
+
+def _carried(
+    where: str, record: SharedObject[object], cls: type | None, exposed: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
+    field = where + "carried"
+    found: dict[str, dict[str, int]] = {}
+    for entry in record.carried:
+        method, _, parameter = entry.partition(".")
+        if not (_is_name(method) and _is_name(parameter)):
+            raise DeclarationError(field, 'must be written "method.parameter"', entry)
+        if method not in exposed:
+            raise DeclarationError(field, "must name exposed methods", entry)
+        if cls is None:
+            rule = "needs a known class: annotate the factory with the class that it returns"
+            raise DeclarationError(field, rule, entry)
+        found.setdefault(method, {})[parameter] = _position(field, entry, cls, method, parameter)
+    return found
+
+
+def _position(field: str, entry: str, cls: type, method: str, parameter: str) -> int:
+    from inspect import Parameter, signature
+
+    try:
+        parameters = list(signature(getattr(cls, method)).parameters.values())
+    except (TypeError, ValueError):
+        raise DeclarationError(field, f"needs a signature, which {method} does not tell", entry) from None
+    if not isinstance(_bodies(cls).get(method), (staticmethod, *_CLASS_METHODS)):
+        parameters = parameters[1:]
+    for position, candidate in enumerate(parameters):
+        if candidate.name == parameter:
+            if candidate.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+                raise DeclarationError(field, "must name a single parameter", entry)
+            return -1 if candidate.kind is Parameter.KEYWORD_ONLY else position
+    raise DeclarationError(field, f"must name a parameter of {_label(cls)}.{method}", entry)
+
+
+def _shape(cls: type | None) -> str | None:
+    if cls is None:
+        return None
+    if issubclass(cls, MutableMapping):
+        return "mapping"
+    if issubclass(cls, MutableSequence):
+        return "sequence"
+    return "set" if issubclass(cls, MutableSet) else None
+
+
+def _doc(source: object) -> str:
+    # An instance, such as a partial, has only the documentation of its class, which is not about this.
+    documented = isinstance(source, type) or hasattr(source, "__name__")
+    text = getattr(source, "__doc__", None) if documented else None
+    line = text.strip().partition("\n")[0].strip() if isinstance(text, str) else ""
+    return "".join(filter(str.isprintable, line))[:_MAX_DOC]
+
+
+def _label(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _obstacle(cls: type) -> str | None:
+    """Say why the state of a class cannot be captured, as far as the class itself shows it."""
+    if cls in _CONTAINERS or all(callable(getattr(cls, name, None)) for name in ("state", "load")):
+        return None
+    slots = {
+        name: klass
+        for klass in cls.__mro__
+        if "__slots__" in vars(klass)
+        for name, raw in vars(klass).items()
+        if isinstance(raw, types.MemberDescriptorType)
+    }
+    # The sum that copyreg's protocol makes, too: what is larger keeps data where Python cannot see it.
+    word = 8 if sys.maxsize > 2**32 else 4
+    pointers = len(slots) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    if cls.__itemsize__ or cls.__basicsize__ > object.__basicsize__ + word * pointers:
+        hidden = next(klass for klass in cls.__mro__ if _is_static(klass) or klass is cls.__mro__[-2])
+        return f"it keeps data outside its attributes, as {_label(hidden)} does"
+    for klass in cls.__mro__:
+        if _primitive(klass) is not None:
+            return f"it is a {_label(klass)}"
+    for name, klass in slots.items():
+        if not vars(klass).keys() & {"__attrs_attrs__", "__dataclass_fields__"}:
+            return f"its state is in __slots__ ({name!r} of {_label(klass)})"
+    return None
+
+
+def _is_static(cls: type) -> bool:
+    return cls is not object and not cls.__flags__ & 1 << 9  # Py_TPFLAGS_HEAPTYPE

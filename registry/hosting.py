@@ -1,0 +1,261 @@
+"""What authors of hosted classes use: the call under way, waits, and the values that are only carried.
+
+A hosted class is an ordinary class. Its methods run inside the engine, one step at a time, so none of them
+needs a lock; none of them may block, read a clock or draw a random number either, because every engine that
+is fed the same events must reach the same state. What they need from outside comes from here:
+
+* `call()` tells who calls and when, and gives random bytes and fencing tokens that replay to the same values;
+* `Waiters` lets a method wait **by returning**: nothing of the method runs afterwards, the value given to
+  `wake` becomes the reply;
+* `at(time)` asks for `due(now)` to be called, since nothing expires by itself.
+
+Optional methods of a hosted class that the engine calls, each as a step of its own:
+
+``owner_ended(owner)``
+    A session, or one thread or task of it, has ended. Free what it held: ``owner.covers(holder)``.
+``take_back(value)``
+    The result of a waiting method could not be delivered. Undo it: the lock goes to the next, the item to the front.
+``due(now)``
+    The time asked for with `at` has come.
+``vacant()``
+    True when the object is as good as new, so that its record may be dropped.
+``holds(token)``
+    True while the grant with this number is valid; asked when a call says that it relies on it.
+``state()`` and ``load(state)``
+    The whole state as typed values, and back. Needed only where attributes do not tell it.
+``statistics()``
+    A mapping of plain values for `ManagerClient.statistics`. It is never part of the state.
+
+An example that runs::
+
+    class Gate:
+        def __init__(self):
+            self.open = False
+            self.waiters = Waiters()
+
+        def pass_through(self, timeout=None):
+            if self.open:
+                return True
+            return self.waiters.wait(timeout, otherwise=False)
+
+        def unlock(self):
+            self.open = True
+            self.waiters.wake_all(True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Protocol
+
+from registry import _codec
+from registry._leaves import Carried, Grant, Handle, OpaqueValue, Owner
+
+__all__ = ["Call", "Carried", "Grant", "Handle", "OpaqueValue", "Owner", "Waiter", "Waiters", "at", "call", "carry"]
+
+
+class Steps(Protocol):
+    """What the engine offers to the step under way."""
+
+    def draw(self, n: int) -> bytes: ...
+    def next_token(self) -> int: ...
+    def next_order(self) -> int: ...
+    def resolve(self, waiter: Waiter, value: object) -> None: ...
+    def title(self, target: int) -> str: ...
+    def set_alarm(self, target: int, time: float | None) -> None: ...
+
+
+class Call:
+    """The step under way, as the hosted object may see it.
+
+    A read that looks at any of this is answered but never cached, since its answer depends on who asks and when.
+
+    Attributes:
+        session: The calling session, as an owner that covers all its threads and tasks.
+        owner: The calling thread or task.
+        now: The engine's time in seconds since 1970. It never runs backwards, and stands still within a step.
+        label: Who calls, for people: host, pid and command.
+    """
+
+    __slots__ = ("_label", "_now", "_owner", "_steps", "looked", "parked", "seq", "target")
+
+    def __init__(self, steps: Steps, now: float, owner: Owner, label: str, target: int, seq: int) -> None:
+        self._steps = steps
+        self._now = now
+        self._owner = owner
+        self._label = label
+        self.target = target
+        self.seq = seq
+        self.looked = False
+        self.parked: Waiter | None = None
+
+    @property
+    def session(self) -> Owner:
+        self.looked = True
+        return Owner(self._owner.session, 0)
+
+    @property
+    def owner(self) -> Owner:
+        self.looked = True
+        return self._owner
+
+    @property
+    def now(self) -> float:
+        self.looked = True
+        return self._now
+
+    @property
+    def label(self) -> str:
+        self.looked = True
+        return self._label
+
+    @property
+    def title(self) -> str:
+        """The object under way, as errors write it: ``lock:login``."""
+        return self._steps.title(self.target)
+
+    def random(self, n: int) -> bytes:
+        """Return `n` bytes hashed from the epoch's seed, the event's index and a count; the same at every replay."""
+        self.looked = True
+        return self._steps.draw(n)
+
+    def token(self) -> int:
+        """Return the next fencing token. Tokens come from one counter of the whole engine, and only grow."""
+        self.looked = True
+        return self._steps.next_token()
+
+
+class Waiter:
+    """A call that waits. It ends by `Waiters.wake`, at its deadline, by a cancel, or with its session.
+
+    Attributes:
+        owner: Who waits.
+        label: Who waits, for people.
+        since: When it began, in the engine's time.
+        deadline: When it ends by itself, in the engine's time; None waits.
+    """
+
+    __slots__ = ("deadline", "home", "label", "number", "otherwise", "owner", "seq", "since", "target")
+
+    def __init__(
+        self,
+        number: int,
+        owner: Owner,
+        label: str,
+        seq: int,
+        target: int,
+        since: float,
+        deadline: float | None,
+        otherwise: object,
+    ) -> None:
+        self.number = number
+        self.owner = owner
+        self.label = label
+        self.seq = seq
+        self.target = target
+        self.since = since
+        self.deadline = deadline
+        self.otherwise = otherwise
+        self.home: Waiters | None = None
+
+
+class Waiters:
+    """The calls that wait for one thing, first come, first served.
+
+    Keep it as an attribute of the hosted object: it is part of the object's state.
+    """
+
+    __slots__ = ("_queue",)
+
+    def __init__(self) -> None:
+        self._queue: dict[int, Waiter] = {}
+
+    def wait(self, timeout: float | None = None, *, otherwise: object = None) -> Waiter:
+        """Make the call under way wait. The method must return what this returns.
+
+        Args:
+            timeout: Seconds until the call ends by itself. None waits until woken.
+            otherwise: The reply at the deadline; an exception instance is raised in the caller.
+        """
+        step = call()
+        if step.parked is not None:
+            raise RuntimeError("a call can wait for one thing only")
+        now = step._now
+        deadline = None if timeout is None else now + max(0.0, float(timeout))
+        waiter = Waiter(
+            step._steps.next_order(), step._owner, step._label, step.seq, step.target, now, deadline, otherwise
+        )
+        self._admit(waiter)
+        step.parked = waiter
+        return waiter
+
+    def wake(self, value: object = None) -> Waiter | None:
+        """End the longest wait with `value` as its reply. Return the waiter, or None where nobody waited."""
+        for waiter in self._queue.values():
+            call()._steps.resolve(waiter, value)
+            return waiter
+        return None
+
+    def wake_all(self, value: object = None) -> int:
+        """End every wait with `value`. Return how many there were."""
+        steps = call()._steps
+        waiting = list(self._queue.values())
+        for waiter in waiting:
+            steps.resolve(waiter, value)
+        return len(waiting)
+
+    @property
+    def first(self) -> Waiter | None:
+        """Who has waited longest, without waking it."""
+        return next(iter(self._queue.values()), None)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(list(self._queue.values()))
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def _admit(self, waiter: Waiter) -> None:
+        self._queue[waiter.number] = waiter
+        waiter.home = self
+
+    def _dismiss(self, waiter: Waiter) -> None:
+        self._queue.pop(waiter.number, None)
+        waiter.home = None
+
+
+_current: ContextVar[Call | None] = ContextVar("registry.hosting.current", default=None)
+
+
+def call() -> Call:
+    """Return the step under way.
+
+    Raises:
+        RuntimeError: Outside a step, where there is no caller and no time.
+    """
+    step = _current.get()
+    if step is None:
+        raise RuntimeError(
+            "hosting.call() works only inside a method that the engine runs; "
+            'to try a class without a server, open it on connect("memory://")'
+        )
+    return step
+
+
+def carry(value: object) -> Carried:
+    """Return `value` as a parameter declared *carried* would have brought it, for values that came decoded.
+
+    Raises:
+        NotShareable: No typed encoding fits it.
+    """
+    return value if isinstance(value, Carried) else _codec.carry(value)
+
+
+def at(time: float | None) -> None:
+    """Ask the engine to call ``due(now)`` of this object at `time`, as `Call.now` counts it.
+
+    An object has one such alarm: a later call replaces it, None takes it back.
+    """
+    step = call()
+    step._steps.set_alarm(step.target, time)

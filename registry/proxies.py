@@ -1,0 +1,646 @@
+"""Proxies: what stands in a client for a hosted object.
+
+A proxy's class is made from the server's table of typeids, once for each row: one method for each exposed name, on top
+of the mixin of the type's *shape*. The mixins know no type, only how a mapping, a sequence, a set, a queue or a lock
+behaves in a client: containers compare by content, locks work in ``with``, what a read returns is a snapshot. So a
+proxy has no public name that the hosted class has not.
+
+A proxy made before the client has connected is *unresolved*: its `repr`, `hash` and pickling work without I/O,
+anything else connects, takes the row and fixes the class.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from registry import _codec
+from registry._leaves import Carried, Grant, Handle, OpaqueValue
+from registry._snapshots import freeze
+from registry.declarations import DUNDERS, Interface
+from registry.errors import CallTimeout, EditConflict, LockLost, NotShareable, SnapshotError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from registry._link import Link
+
+__all__ = ["Proxy", "proxy_class"]
+
+_MISSING: Any = object()
+
+
+class Home(Protocol):
+    """What a proxy needs of its client."""
+
+    address: str
+
+    def link(self) -> Link: ...
+    def interface(self, typeid: str) -> Interface: ...
+    def revive(self, handle: Handle) -> Any: ...
+    @property
+    def domain(self) -> str: ...
+
+
+class Remote:
+    """One object of one server, as a client knows it. Its proxies hold it; it has no public face.
+
+    Attributes:
+        home: The client it was reached through.
+        typeid: Its type; `name` its name, empty where the type has one object only.
+        definition: The arguments that make it, encoded.
+        interface: The type's row in the server's table, once it is known.
+    """
+
+    __slots__ = ("_args", "_at", "_handle", "_kwargs", "definition", "home", "interface", "name", "typeid")
+
+    def __init__(self, home: Home, typeid: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.home = home
+        self.typeid = typeid
+        self.name = args[0] if args and isinstance(args[0], str) else ""  # until the type's row says what it is
+        self.definition = b""
+        self.interface: Interface | None = None
+        self._args = args
+        self._kwargs = kwargs
+        self._at: tuple[Link, bytes] | None = None
+        self._handle = 0
+
+    def resolve(self) -> Interface:
+        """Take the row of the type, connecting if need be, and read the arguments by it.
+
+        Raises:
+            UnknownType: The server has no such type.
+            TypeError: A name is missing, or one is given where the type has none.
+        """
+        interface = self.interface
+        if interface is None:
+            interface = self.home.interface(self.typeid)
+            args = self._args
+            if interface.per == "name":
+                if not args or not isinstance(args[0], str) or not args[0]:
+                    raise TypeError(
+                        f"a shared {self.typeid} has a name: .{self.typeid}(\"NAME\"); processes that use the same "
+                        "name share the same object"
+                    )
+                self.name, args = args[0], args[1:]
+            elif interface.per == "call":
+                self.name = os.urandom(12).hex()
+            else:
+                self.name = ""
+            self.definition = _codec.encode_arguments(args, self._kwargs, None, _outgoing)
+            self.interface = interface
+        return interface
+
+    @property
+    def title(self) -> str:
+        return f"{self.typeid}:{self.name}" if self.name else self.typeid
+
+    def invoke(
+        self,
+        method: str,
+        args: Iterable[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Call a method of the hosted object and return its result, containers not yet frozen."""
+        interface = self.interface or self.resolve()
+        link = self.home.link()
+        at = self._at
+        if at is None or at[0] is not link or at[1] is not link.key:
+            self._handle = link.handle(self.typeid, self.name, self.definition)
+            self._at = (link, link.key)
+        arguments = _codec.encode_arguments(
+            args, kwargs or {}, interface.carried.get(method), _outgoing, self._opaque if link.same_user else None
+        )
+        frame = link.call(
+            self._handle,
+            method,
+            arguments,
+            title=f"{self.title}.{method}()",
+            readonly=method in interface.readonly,
+            waiting=method in interface.waiting,
+            timeout=timeout,
+        )
+        return link.result(frame, self._incoming)
+
+    def _opaque(self, value: object) -> Carried:
+        """Pickle a carried value that has no typed form; only processes of this user on this host get it back."""
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        try:
+            return Carried(pickle.dumps(value, protocol=5), self.home.domain, kind)
+        except Exception as error:  # noqa: BLE001 - a class's own reducer may raise anything
+            raise NotShareable(f"a {kind}", f"it has no typed form and cannot be pickled: {error}") from error
+
+    def carry(self, value: object) -> Carried:
+        """Encode a value as a parameter declared *carried* would."""
+        try:
+            return _codec.carry(value, _outgoing)
+        except NotShareable:
+            if not self.home.link().same_user:
+                raise
+            return self._opaque(value)
+
+    def _incoming(self, leaf: Any) -> object:
+        kind = type(leaf)
+        if kind is Carried:
+            if not leaf.domain:
+                return _codec.decode_carried(leaf, self._incoming)
+            if leaf.domain != self.home.domain or not self.home.link().same_user:
+                return OpaqueValue(leaf.kind, leaf.domain)
+            # Written by a process of this user on this host, as the server's stamp says; it never was another's.
+            return pickle.loads(leaf.data)
+        if kind is Handle:
+            return self.home.revive(leaf)
+        return leaf
+
+
+class Bond:
+    """Tie a grant to the lock that gave it, in the session that got it."""
+
+    __slots__ = ("_remote", "_session")
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._session = remote.home.link().key
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a forked child, and once the session is lost: then there is nothing to give back."""
+        return self._remote.home.link().key is self._session
+
+    def release(self, grant: Grant) -> None:
+        remote = self._remote
+        if not self.is_ours:
+            raise LockLost(remote.title, "the session that held it has ended", remote.home.link().label)
+        remote.invoke("release", (grant.number,))
+
+    def enter(self, grant: Grant) -> Grant:
+        remote = self._remote
+        if not grant:
+            raise CallTimeout(
+                f"{remote.title}.acquire()", 0.0, f"it is held by {grant.holder}", remote.home.link().label
+            )
+        # From here to `leave` the calls of this thread carry the grant, so that they fail once it is lost.
+        remote.home.link().guards.append(self._mark(grant))
+        return grant
+
+    def leave(
+        self,
+        grant: Grant,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self.is_ours:
+            return
+        self._relax(grant)
+        try:
+            self.release(grant)
+        except Exception:
+            # The body's own error tells more than that its lock was lost meanwhile.
+            if error is None:
+                raise
+
+    @contextmanager
+    def guard(self, grant: Grant) -> Iterator[Grant]:
+        guards = self._remote.home.link().guards
+        guards.append(self._mark(grant))
+        try:
+            yield grant
+        finally:
+            self._relax(grant)
+
+    def _mark(self, grant: Grant) -> tuple[str, str, int]:
+        return (self._remote.typeid, self._remote.name, grant.number)
+
+    def _relax(self, grant: Grant) -> None:
+        """Take the innermost mark of the grant away."""
+        guards, mark = self._remote.home.link().guards, self._mark(grant)
+        for place in range(len(guards) - 1, -1, -1):
+            if guards[place] == mark:
+                del guards[place]
+                return
+
+
+def _outgoing(value: object) -> object:
+    """Send a proxy as the handle of its object."""
+    if isinstance(value, Proxy):
+        remote = value._remote
+        return Handle(remote.home.address, remote.typeid, remote.name)
+    return NotImplemented
+
+
+class Proxy:
+    """Stand for a hosted object."""
+
+    __slots__ = ("__weakref__", "_local", "_remote")
+    _remote: Remote
+    _local: Any
+    _interface: Interface
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._local = None
+
+    def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
+        """Call the hosted method; what comes back is this class's to freeze."""
+        return self._remote.invoke(method, args, kwargs)
+
+    def _snapshot(self, value: Any, key: object = _MISSING) -> Any:
+        name = self._remote.name or self._remote.typeid
+        return freeze(value, name) if key is _MISSING else freeze(value, name, key)
+
+    def __repr__(self) -> str:
+        remote = self._remote
+        name = f" {remote.name!r}" if remote.name else ""
+        return f"<shared {remote.typeid}{name} on {remote.home.address}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity() == other._identity() if isinstance(other, Proxy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[str, str, str]:
+        return (self._remote.home.address, self._remote.typeid, self._remote.name)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str, str]]:
+        return _reopen, self._identity()
+
+    def __copy__(self) -> Proxy:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Proxy:
+        return self
+
+
+def _reopen(address: str, typeid: str, name: str) -> Any:
+    """Make a proxy from its pickle, which never holds a key: this process's own client for the address serves it."""
+    from registry.client import home_of
+
+    return home_of(address).open(typeid, *([name] if name else []))
+
+
+# -- shapes -------------------------------------------------------------------------------------------------------------
+
+
+class Container(Proxy):
+    """Compare by content; have no hash, as containers have none."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def _content(self) -> Any:
+        raise TypeError(f"{self!r} does not show its content")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Container):
+            return self._identity() == other._identity() or bool(self._content() == other._content())
+        return bool(self._content() == other)
+
+
+class MappingShape(Container):
+    """A mapping in which every verb is one call."""
+
+    __slots__ = ()
+
+    def _content(self) -> Any:
+        return self._call("copy") if "copy" in self._interface.exposed else dict(self._call("items"))
+
+    def __getitem__(self, key: object) -> Any:
+        return self._snapshot(self._call("__getitem__", key), key)
+
+    def get(self, key: object, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`, which never leaves this process."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def pop(self, key: object, *default: Any) -> Any:
+        """Remove `key` and return its value, plain: it is the caller's now."""
+        try:
+            return self._call("pop", key)
+        except KeyError:
+            if default:
+                return default[0]
+            raise
+
+    def copy(self) -> dict[Any, Any]:
+        """Return the whole mapping of one moment as a plain dict."""
+        return dict(self._content())
+
+    def keys(self) -> Any:
+        """Return the keys of one moment."""
+        return self._snapshot(self._call("keys"))
+
+    def values(self) -> Any:
+        """Return the values of one moment."""
+        return self._snapshot(self._call("values"))
+
+    def items(self) -> Any:
+        """Return the pairs of one moment."""
+        return self._snapshot(self._call("items"))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._call("__iter__"))
+
+    def update(self, other: Any = (), /, **kwargs: Any) -> None:
+        """Set many keys in one call, at one moment."""
+        if isinstance(other, (Mapping, MappingShape)) or hasattr(other, "keys"):
+            pairs = list(other.items())
+        else:
+            pairs = [(key, value) for key, value in other]
+        pairs += kwargs.items()
+        if any(parameters for parameters in self._interface.carried.values()):
+            pairs = [(key, self._remote.carry(value)) for key, value in pairs]
+        self._call("update", [[key, value] for key, value in pairs])
+
+    def compare_and_set(self, key: object, expected: object, value: object) -> bool:
+        """Set `key` if its value equals `expected`; one call where the two are spelled alike."""
+        version = 0
+        while True:
+            answer = self._call("compare_and_set", key, expected, value, version)
+            if isinstance(answer, bool):
+                return answer
+            version, present = answer
+            if present != expected:
+                return False
+
+    def edit(self, key: object) -> Edit:
+        """Change the value of `key` in place: ``with d.edit(key) as v``."""
+        return Edit(self, key)
+
+
+class Edit:
+    """The turn to change one value of a mapping.
+
+    Entering takes the key's turn, first come, first served, and gives a plain copy. Leaving writes it back, unless
+    somebody wrote or deleted the key meanwhile: then `EditConflict`, and nothing is changed. An exception in the body
+    writes nothing.
+    """
+
+    def __init__(self, proxy: MappingShape, key: object) -> None:
+        self._proxy = proxy
+        self._key = key
+        self._turn = 0
+        self._session = b""
+        self._value: Any = None
+
+    def __enter__(self) -> Any:
+        proxy = self._proxy
+        turn, value = proxy._call("edit", self._key)
+        self._session = proxy._remote.home.link().key
+        self._turn = turn
+        if not _is_mutable(value):
+            proxy._call("edit", self._key, turn)
+            raise SnapshotError(
+                f"the value of {proxy._remote.name!r}[{self._key!r}] is {_article(value)}, which cannot be changed in place; "
+                f"for numbers there is incr({self._key!r}, by), for the rest compare_and_set"
+            )
+        self._value = value
+        return value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        proxy = self._proxy
+        if proxy._remote.home.link().key is not self._session:
+            if kind is None and self._session:
+                raise EditConflict(proxy._remote.title, repr(self._key), proxy._remote.home.link().label)
+            return
+        if kind is None:
+            proxy._call("edit", self._key, self._turn, self._value)
+        else:
+            proxy._call("edit", self._key, self._turn)
+
+
+_IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
+
+
+def _is_mutable(value: object) -> bool:
+    return not isinstance(value, (*_IMMUTABLE, OpaqueValue))
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+class SequenceShape(Container):
+    """A sequence; iteration and comparison take one call."""
+
+    __slots__ = ()
+
+    def _content(self) -> Any:
+        return self._call("copy") if "copy" in self._interface.exposed else list(self._call("__iter__"))
+
+    def __getitem__(self, index: object) -> Any:
+        return self._snapshot(self._call("__getitem__", index), index)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._snapshot(self._call("__iter__")))
+
+    def copy(self) -> list[Any]:
+        """Return the whole sequence of one moment as a plain list."""
+        return list(self._content())
+
+
+class SetShape(Container):
+    """A set; iteration and comparison take one call."""
+
+    __slots__ = ()
+
+    def _content(self) -> Any:
+        return self._call("copy") if "copy" in self._interface.exposed else set(self._call("__iter__"))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._call("__iter__"))
+
+    def copy(self) -> set[Any]:
+        """Return the whole set of one moment as a plain set."""
+        return set(self._content())
+
+
+class QueueShape(Proxy):
+    """A queue: what comes out of it is the taker's own, so nothing is frozen."""
+
+    __slots__ = ()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next item, waiting for one."""
+        return self._call("get", block, timeout)
+
+    def get_nowait(self) -> Any:
+        """Take the next item if there is one."""
+        return self._call("get_nowait")
+
+
+class LockShape(Proxy):
+    """A lock: `acquire` gives a `Grant`, ``with`` takes and releases one."""
+
+    __slots__ = ()
+
+    def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
+        value = super()._call(method, *args, **kwargs)
+        if type(value) is Grant:
+            value._bond = Bond(self._remote)
+        return value
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __enter__(self) -> Grant:
+        grant: Grant = self._call("acquire")
+        try:
+            grant.__enter__()
+            _held(self).append(grant)
+        except BaseException:
+            # Interrupted on the way in: nobody would ever release it.
+            if grant and _held(self)[-1:] != [grant]:
+                grant.__exit__(None, None, None)
+            raise
+        return grant
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _held(self).pop().__exit__(kind, error, traceback)
+
+
+def _held(proxy: LockShape) -> list[Grant]:
+    """Return this thread's stack of grants that were entered through the proxy itself."""
+    import threading
+
+    if proxy._local is None:
+        proxy._local = threading.local()
+    try:
+        stack: list[Grant] = proxy._local.stack
+    except AttributeError:
+        stack = proxy._local.stack = []
+    return stack
+
+
+SHAPES: dict[str | None, type[Proxy]] = {
+    None: Proxy,
+    "mapping": MappingShape,
+    "sequence": SequenceShape,
+    "set": SetShape,
+    "queue": QueueShape,
+    "lock": LockShape,
+}
+
+
+# -- classes -------------------------------------------------------------------------------------------------------------
+
+_CONTAINERS = frozenset({dict, list, set, tuple})
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def method(self: Proxy, /, *args: object, **kwargs: object) -> Any:
+        value = self._call(name, *args, **kwargs)
+        if type(value) in _CONTAINERS and name in self._interface.readonly:
+            return self._snapshot(value)
+        return value
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"Call `{name}` of the hosted object."
+    return method
+
+
+_classes: dict[bytes, type[Proxy]] = {}
+
+
+def proxy_class(interface: Interface) -> type[Proxy]:
+    """Return the class of the proxies of a type; the same row of the table gives the same class."""
+    key = _codec.encode(interface.pack())
+    if key not in _classes:
+        _classes[key] = _make_class(interface)
+    return _classes[key]
+
+
+def _make_class(interface: Interface) -> type[Proxy]:
+    base = SHAPES.get(interface.shape, Proxy)
+    body: dict[str, Any] = {
+        "__slots__": (),
+        "__doc__": interface.doc or None,
+        "__module__": __name__,
+        "_interface": interface,
+    }
+    spelled = {name for cls in base.__mro__ if cls is not object for name in vars(cls)}
+    for name in interface.exposed:
+        # What the shape spells out is the client's side of the same method.
+        if name not in spelled:
+            body[name] = _method(name)
+    for name in _PUBLIC.get(interface.shape, frozenset()) - set(interface.exposed):
+        body[name] = _Absent()
+    if "__iter__" in interface.exposed and "__iter__" not in spelled:
+        body["__iter__"] = lambda self: iter(self._call("__iter__"))
+    return type(f"{interface.typeid}_proxy", (base,), body)
+
+
+class _Absent:
+    """Hide a method of the shape that the hosted class does not have."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> NoReturn:
+        typeid = getattr(owner, "_interface").typeid
+        raise AttributeError(f"shared {typeid} has no method {self._name!r}", name=self._name, obj=instance)
+
+
+_PUBLIC = {
+    shape: frozenset(
+        name for cls in base.__mro__ if cls is not object for name in vars(cls) if not name.startswith("_")
+    )
+    for shape, base in SHAPES.items()
+}
+
+
+class Unresolved(Proxy):
+    """A proxy that does not know its class yet. Its first use connects and fixes it."""
+
+    __slots__ = ()
+    __hash__ = Proxy.__hash__
+
+    def _resolve(self) -> None:
+        interface = self._remote.resolve()
+        if type(self) is Unresolved:
+            self.__class__ = proxy_class(interface)  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._resolve()
+        return getattr(self, name)
+
+    def __dir__(self) -> Iterable[str]:
+        self._resolve()
+        return dir(self)
+
+    def __eq__(self, other: object) -> bool:
+        self._resolve()
+        return bool(self == other)
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    def method(self: Unresolved, /, *args: Any) -> Any:
+        self._resolve()
+        found = getattr(type(self), name, None)
+        if found is None:
+            if name == "__bool__":
+                return bool(self)
+            raise TypeError(f"{self!r} has no {name}")
+        return found(self, *args)
+
+    method.__name__ = name
+    return method
+
+
+for _name in (*DUNDERS, "__enter__", "__exit__"):
+    setattr(Unresolved, _name, _forward(_name))

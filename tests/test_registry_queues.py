@@ -1,0 +1,388 @@
+"""The queue: every item to one getter, in order, and none lost with a getter that never heard of it."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+import pytest
+from engine_driver import CANCELLED, WAITING, Driver, Ticket
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from registry_queues import QUEUE, registry_shared_objects
+
+Q = "queue:q"
+
+
+def driver(maxsize: int = 0) -> Driver:
+    room = Driver(QUEUE, twin=True)
+    room.client("maker").create(Q, maxsize)
+    return room
+
+
+def test_declarations() -> None:
+    """The plugin's hook declares `queue`, whose items are only carried."""
+    assert [record.typeid for record in registry_shared_objects()] == ["queue"]
+    assert QUEUE.interface.carried == {"put": {"item": 0}, "put_nowait": {"item": 0}}
+    assert QUEUE.interface.waiting == ("get", "put")
+
+
+@pytest.mark.parametrize("item", [None, 0, "x", [1, {"a": (2, 3)}], {1, 2}, 1 << 80])
+def test_items_come_out_as_they_went_in(item: object) -> None:
+    """An item is carried with its exact type."""
+    client = driver().client()
+    assert client.call(Q, "put", item) is None
+    taken = client.call(Q, "get")
+    assert taken == item and type(taken) is type(item)
+
+
+def test_opaque_items_stay_opaque() -> None:
+    """A value of another class is carried as the bytes it came in, with its writer's domain."""
+    from registry.hosting import Carried
+
+    room = driver()
+    writer = room.client(domain="host:1000")
+    ticket = writer.send(Q, "put", Carried(b"\x80\x04.", "claimed", "app.Cookie"))
+    assert ticket.result() is None
+    assert list(room.instance(Q)._items) == [Carried(b"\x80\x04.", "host:1000", "app.Cookie")]
+
+
+def test_fifo_both_ways() -> None:
+    """Items come out in the order of the puts, to getters in the order in which they came."""
+    room = driver()
+    clients = [room.client() for _ in range(3)]
+    gets = [client.send(Q, "get") for client in clients]
+    for item in range(5):
+        room.client().call(Q, "put", item)
+    assert [ticket.result() for ticket in gets] == [0, 1, 2]
+    assert [clients[0].call(Q, "get") for _ in range(2)] == [3, 4]
+
+
+def test_full() -> None:
+    """A put into a full queue waits its turn, or raises Full by its deadline."""
+    room = driver(maxsize=2)
+    one, two = room.client(), room.client()
+    for item in "ab":
+        one.call(Q, "put", item)
+    assert one.call(Q, "full") is True and one.call(Q, "qsize") == 2
+    for call in (("put", "x", False), ("put", "x", True, 0), ("put_nowait", "x")):
+        with pytest.raises(queue.Full):
+            one.call(Q, *call)
+    late = two.send(Q, "put", "x", timeout=1.0)
+    waiting = [client.send(Q, "put", item) for client, item in ((one, "c"), (two, "d"))]
+    room.advance(1.0)
+    with pytest.raises(queue.Full):
+        late.result()
+    assert one.call(Q, "get") == "a"
+    assert [ticket.result() for ticket in waiting] == [None, WAITING]
+    assert [one.call(Q, "get") for _ in range(3)] == ["b", "c", "d"]
+    assert waiting[1].result() is None
+    assert one.call(Q, "empty") is True
+
+
+def test_empty() -> None:
+    """A get from an empty queue waits its turn, or raises Empty by its deadline."""
+    room = driver()
+    one, two = room.client(), room.client()
+    for call in (("get", False), ("get", True, 0), ("get_nowait",)):
+        with pytest.raises(queue.Empty):
+            one.call(Q, *call)
+    waiting = one.send(Q, "get", timeout=2.5)
+    room.advance(2.4)
+    assert waiting.waits
+    room.advance(0.1)
+    with pytest.raises(queue.Empty):
+        waiting.result()
+    two.call(Q, "put", 1)
+    assert two.call(Q, "get_nowait") == 1
+
+
+def test_wrong_timeouts() -> None:
+    """A negative timeout is a ValueError, as in the standard library; an infinite one waits."""
+    room = driver()
+    client = room.client()
+    for wrong in (-1, float("nan")):
+        with pytest.raises(ValueError, match="^'timeout' must be a non-negative number$"):
+            client.call(Q, "get", timeout=wrong)
+        with pytest.raises(ValueError, match="^'timeout' must be a non-negative number$"):
+            client.call(Q, "put", 1, timeout=wrong)
+    assert client.send(Q, "get", timeout=float("inf")).waits
+    assert room.engine.next_due() is None
+
+
+def test_wrong_maxsize() -> None:
+    """A maxsize is an int."""
+    with pytest.raises(TypeError, match=r"^maxsize must be an int, not 1\.5 \(float\)$"):
+        Driver(QUEUE).client().create(Q, 1.5)
+
+
+@pytest.mark.parametrize("end", ["cancel", "die"])
+def test_unheard_item_goes_to_the_front(end: str) -> None:
+    """An item whose getter could not be told goes back to the front, or to who has waited longest."""
+    room = driver()
+    one, two = room.client(), room.client()
+    for item in "abc":
+        one.call(Q, "put", item)
+    two.deaf = True
+    unheard = [two.send(Q, "get"), two.send(Q, "get", block=False)]
+    assert [ticket.result() for ticket in unheard] == ["a", "b"]
+    if end == "cancel":
+        for ticket in reversed(unheard):
+            ticket.cancel()
+            assert ticket.result() is CANCELLED
+    else:
+        two.end()
+    assert [one.call(Q, "get") for _ in range(3)] == ["a", "b", "c"]
+
+    three, four = room.client(), room.client()
+    three.deaf = True
+    unheard = [three.send(Q, "get")]
+    waiting = four.send(Q, "get")
+    one.call(Q, "put", "d")
+    assert unheard[0].result() == "d" and waiting.waits
+    if end == "cancel":
+        unheard[0].cancel()
+    else:
+        three.end()
+    assert waiting.result() == "d"
+
+
+def test_heard_item_dies_with_its_getter() -> None:
+    """An item that its getter has acknowledged is gone with the getter."""
+    room = driver()
+    one, two = room.client(), room.client()
+    one.call(Q, "put", "a")
+    assert two.call(Q, "get") == "a"
+    two.end()
+    assert one.call(Q, "empty") is True
+
+
+def test_item_that_comes_back_may_exceed_maxsize() -> None:
+    """An item that goes back to a full queue makes no room for those who wait to put."""
+    room = driver(maxsize=1)
+    one, two = room.client(), room.client()
+    one.call(Q, "put", "a")
+    two.deaf = True
+    unheard = two.send(Q, "get")
+    one.call(Q, "put", "b")
+    waiting = one.send(Q, "put", "c")
+    unheard.cancel()
+    assert one.call(Q, "qsize") == 2
+    assert one.call(Q, "get") == "a" and waiting.waits
+    assert one.call(Q, "get") == "b" and waiting.result() is None
+
+
+def test_a_put_that_happened_is_not_cancelled() -> None:
+    """Cancelling a put that has been answered says so: the item stays, and the reply is the answer."""
+    room = driver(maxsize=1)
+    one, two = room.client(), room.client()
+    one.deaf = True
+    puts = [one.send(Q, "put", "a"), one.send(Q, "put", "b")]
+    two.call(Q, "get")
+    for ticket in puts:
+        ticket.cancel()
+        assert ticket.result() is None
+    assert two.call(Q, "get") == "b"
+
+
+@pytest.mark.parametrize("end", ["cancel", "timeout", "die", "thread"])
+def test_a_put_that_gave_up_leaves_nothing(end: str) -> None:
+    """The item of a put that ended while it waited never enters, and is not kept."""
+    room = driver(maxsize=1)
+    one, two = room.client(), room.client()
+    one.call(Q, "put", "a")
+    waiting = two.send(Q, "put", "b", timeout=1.0, owner=5)
+    if end == "cancel":
+        waiting.cancel()
+    elif end == "timeout":
+        room.advance(1.0)
+    elif end == "die":
+        two.end()
+    else:
+        two.end_owner(5)
+    last = one.send(Q, "put", "c")
+    assert len(room.instance(Q)._offers) == 1
+    assert one.call(Q, "get") == "a" and last.result() is None
+    assert one.call(Q, "get") == "c"
+    assert one.call(Q, "empty") is True
+    assert not room.instance(Q)._offers
+
+
+def test_resent_wait_keeps_its_place() -> None:
+    """A wait that is sent again after a reconnect keeps its place, with the time that it has left."""
+    room = driver()
+    one, two = room.client(), room.client()
+    first = one.send(Q, "get", timeout=5.0)
+    second = two.send(Q, "get")
+    first.resend(remaining=5.0)
+    first.resend(remaining=2.0)
+    first.resend(remaining=5.0)
+    room.advance(4.0)
+    assert first.waits
+    room.client().call(Q, "put", "a")
+    assert (first.result(), second.result()) == ("a", WAITING)
+    room.advance(10.0)
+    assert second.waits
+
+
+def test_statistics() -> None:
+    """Statistics count items and those who wait."""
+    room = driver(maxsize=1)
+    client = room.client()
+
+    def told() -> list[object]:
+        return [room.statistics(Q)[key] for key in ("items", "getters", "putters")]
+
+    client.send(Q, "get")
+    assert told() == [0, 1, 0]
+    for item in range(3):
+        client.send(Q, "put", item)
+    assert told() == [1, 0, 1]
+
+
+class Traffic(RuleBasedStateMachine):
+    """A queue of two places and one without bounds, used by three processes, against a list."""
+
+    maxsize = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = driver(self.maxsize)
+        self.clients = [self.room.client() for _ in range(3)]
+        self.items: list[int] = []
+        self.getters: list[tuple[Ticket, int, float | None]] = []
+        self.putters: list[tuple[Ticket, int, float | None, int]] = []
+        self.taken: list[
+            tuple[Ticket, int, int]
+        ] = []  # tickets, clients, items: what may still be taken back
+        self.count = 0
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self.items)
+
+    def deadline(self, timeout: float | None) -> float | None:
+        return None if timeout is None else self.room.now + timeout
+
+    def hand(self, item: int, where: int) -> None:
+        """Give an item to the first getter, or put it at a place of the list."""
+        if self.getters:
+            ticket, client, _ = self.getters.pop(0)
+            assert ticket.result() == item
+            self.taken.append((ticket, client, item))
+        else:
+            self.items.insert(where, item)
+
+    @rule(
+        client=st.integers(0, 2),
+        block=st.booleans(),
+        timeout=st.sampled_from([None, 0, 1.0, 2.5]),
+        n=st.booleans(),
+    )
+    def put(self, client: int, block: bool, timeout: float | None, n: bool) -> None:
+        self.count += 1
+        item = self.count
+        if n:
+            block = False
+            ticket = self.clients[client].send(Q, "put_nowait", item)
+        else:
+            ticket = self.clients[client].send(Q, "put", item, block, timeout)
+        if not self.full():
+            self.hand(item, len(self.items))
+            assert ticket.result() is None
+        elif not block or timeout == 0:
+            assert ticket.outcome() is queue.Full
+        else:
+            self.putters.append((ticket, client, self.deadline(timeout), item))
+
+    @rule(client=st.integers(0, 2), block=st.booleans(), timeout=st.sampled_from([None, 0, 1.0, 2.5]))
+    def get(self, client: int, block: bool, timeout: float | None) -> None:
+        ticket = self.clients[client].send(Q, "get", block, timeout)
+        if self.items:
+            item = self.items.pop(0)
+            assert ticket.result() == item
+            self.taken.append((ticket, client, item))
+            while self.putters and not self.full():
+                put, _, _, offered = self.putters.pop(0)
+                assert put.result() is None
+                self.hand(offered, len(self.items))
+        elif not block or timeout == 0:
+            assert ticket.outcome() is queue.Empty
+        else:
+            self.getters.append((ticket, client, self.deadline(timeout)))
+
+    @precondition(lambda self: self.getters or self.putters)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        line: list[Any] = data.draw(st.sampled_from([line for line in (self.getters, self.putters) if line]))
+        entry = data.draw(st.sampled_from(line))
+        entry[0].cancel()
+        line.remove(entry)
+        assert entry[0].result() is CANCELLED
+
+    @rule(client=st.integers(0, 2), deaf=st.booleans())
+    def listen(self, client: int, deaf: bool) -> None:
+        """A client that is deaf hears no reply, so that what it got may come back."""
+        self.clients[client].deaf = deaf
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        entry = data.draw(st.sampled_from(self.taken))
+        self.taken.remove(entry)
+        session = self.room.engine.sessions[self.clients[entry[1]].number]
+        if session.is_stale(entry[0].event.seq):
+            return
+        entry[0].cancel()
+        assert entry[0].result() is CANCELLED
+        self.hand(entry[2], 0)
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
+    def wait(self, seconds: float) -> None:
+        self.room.advance(seconds)
+        for line, error in ((self.getters, queue.Empty), (self.putters, queue.Full)):
+            for entry in list(line):
+                if entry[2] is not None and entry[2] <= self.room.now:
+                    line.remove(entry)
+                    assert entry[0].outcome() is error
+
+    @rule(client=st.integers(0, 2))
+    def die(self, client: int) -> None:
+        dead = self.clients[client]
+        self.getters = [entry for entry in self.getters if entry[1] != client]
+        self.putters = [entry for entry in self.putters if entry[1] != client]
+        session = self.room.engine.sessions.get(dead.number)
+        lost = [
+            entry
+            for entry in self.taken
+            if entry[1] == client
+            and session is not None
+            and entry[0].event.seq > dead.mark
+            and not session.is_stale(entry[0].event.seq)
+        ]
+        dead.end()
+        self.taken = [entry for entry in self.taken if entry[1] != client]
+        for _, _, item in sorted(lost, key=lambda entry: entry[0].event.seq, reverse=True):
+            self.hand(item, 0)
+        self.clients[client] = self.room.client()
+
+    @invariant()
+    def agree(self) -> None:
+        assert all(entry[0].waits for entry in (*self.getters, *self.putters))
+        told = self.room.statistics(Q)
+        counts = [told[key] for key in ("items", "getters", "putters")]
+        assert counts == [len(self.items), len(self.getters), len(self.putters)]
+        assert not (self.items and self.getters)
+        assert not (self.putters and not self.full())
+        assert [item.scalar() for item in self.room.instance(Q)._items] == self.items
+
+
+class UnboundedTraffic(Traffic):
+    maxsize = 0
+
+
+BUDGET = settings(max_examples=60, stateful_step_count=30)
+TestBounded = Traffic.TestCase
+TestBounded.settings = BUDGET
+TestUnbounded = UnboundedTraffic.TestCase
+TestUnbounded.settings = BUDGET
