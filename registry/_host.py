@@ -307,8 +307,10 @@ class Host:
 
     def next_due(self) -> float | None:
         """Return when `advance` is needed next, or None."""
-        times = [self.clients[key].expires for key in self._suspended]
-        times.append(self.engine.next_due())
+        due = self.engine.next_due()
+        if not self._suspended:
+            return due
+        times = [due, *(self.clients[key].expires for key in self._suspended)]
         return min((time for time in times if time is not None), default=None)
 
     def _open(self, client: Client, now: float) -> None:

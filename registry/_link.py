@@ -49,57 +49,46 @@ from registry.errors import (
 )
 
 SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outcome
+CALL = int(Kind.CALL)
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 # Where a connection that is broken is noticed: what the transport raises, or an end of the stream.
 _GONE = (OSError, EOFError)
 
 
-class Pending:
-    """A call that has no reply yet."""
+class Pending(msgspec.Struct, eq=False):
+    """A call that has no reply yet.
 
-    __slots__ = (
-        "abandoned",
-        "arguments",
-        "deadline",
-        "failure",
-        "fields",
-        "handle",
-        "kind",
-        "method",
-        "parked",
-        "readonly",
-        "reply",
-        "sent",
-        "seq",
-        "settling",
-        "title",
-        "until",
-        "wake",
-    )
+    Attributes:
+        about: What the call is to, for errors; anything with a `title`.
+        parked: Its thread waits for somebody else to read, on `wake`.
+        settling: It is past its deadline, and the server has been asked for its outcome.
+        abandoned: Nobody waits for it any more; it stays until the server has settled it.
+    """
 
-    def __init__(
-        self, kind: int, handle: int, method: str, arguments: bytes, title: str, readonly: bool, waiting: bool
-    ) -> None:
-        self.kind = kind
-        self.handle = handle
-        self.method = method
-        self.arguments = arguments
-        self.title = title
-        self.readonly = readonly
-        self.fields: dict[int, msgspec.Raw] | None = None
-        self.seq = 0
-        self.sent = False
-        self.settling = False
-        self.abandoned = False
-        self.parked = False
-        self.reply: Frame | None = None
-        self.failure: Exception | None = None
-        self.wake: Any = None
+    kind: int
+    handle: int
+    method: str
+    arguments: bytes
+    about: Any
+    readonly: bool
+    fields: dict[int, msgspec.Raw] | None = None
+    seq: int = 0
+    sent: bool = False
+    settling: bool = False
+    abandoned: bool = False
+    parked: bool = False
+    reply: Frame | None = None
+    failure: Exception | None = None
+    wake: Any = None
 
     @property
     def done(self) -> bool:
         return self.reply is not None or self.failure is not None
+
+    @property
+    def title(self) -> str:
+        return f"{self.about.title}.{self.method}()" if self.kind == Kind.CALL else f"the question {self.method!r}"
 
 
 class _Local(threading.local):
@@ -211,7 +200,7 @@ class Link:
         method: str,
         arguments: bytes,
         *,
-        title: str,
+        about: Any,
         readonly: bool = False,
         waiting: bool = False,
         timeout: float | None = None,
@@ -222,7 +211,7 @@ class Link:
             handle: From `handle`.
             method: A name that the object exposes.
             arguments: ``[args, kwargs]``, encoded.
-            title: The object, for errors.
+            about: The object, for errors; anything with a `title`.
             readonly: The method has no effect, so that it may simply be asked again.
             waiting: The method may wait; without `timeout` there is then no deadline.
             timeout: Seconds; None takes the default.
@@ -237,13 +226,13 @@ class Link:
             StateLost: The server has lost this session's earlier changes.
             LockLost: A lock that this call relies on went with the server's life.
         """
-        slot = Pending(Kind.CALL, handle, method, arguments, title, readonly, waiting)
+        slot = Pending(CALL, handle, method, arguments, about, readonly)
         return self._run(slot, None if waiting and timeout is None else self._deadline(timeout))
 
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
         """Ask the server itself something, and return its answer."""
         body = _codec.encode([list(args), kwargs])
-        slot = Pending(Kind.CONTROL, 0, verb, body, f"the server's {verb!r}", True, False)
+        slot = Pending(Kind.CONTROL, 0, verb, body, None, True)
         return self.result(self._run(slot, self._deadline(None)))
 
     def result(self, frame: Frame, incoming: Callable[[Any], object] | None = None) -> Any:
@@ -326,7 +315,7 @@ class Link:
             with self._sending:
                 slot.seq = self._next
                 self._next += 1
-                if slot.kind == Kind.CALL:
+                if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or local.guards or self._above):
                     self._add_fields(slot, local)
                 self._pending[slot.seq] = slot
                 if self._transport is not None:
@@ -340,7 +329,7 @@ class Link:
                 raise slot.failure or RegistryError("a call ended without a reply")
             if frame.kind == Kind.CANCELLED:
                 raise CallTimeout(slot.title, self.timeout or 0.0, server=self.label)
-            if slot.seq - 1 > self._acknowledged or next(iter(self._pending)) != slot.seq:
+            if next(iter(self._pending)) != slot.seq:
                 self._above.append(slot.seq)
             if not slot.readonly and frame.kind == Kind.REPLY:
                 self._acknowledged = max(self._acknowledged, slot.seq)
@@ -412,12 +401,12 @@ class Link:
 
     def _await(self, slot: Pending, deadline: float | None) -> None:
         """Wait until the call has its reply or its failure, reading for all while nobody else does."""
-        while not slot.done:
+        while slot.reply is None and slot.failure is None:
             slot.parked = True
             if self._reading.acquire(False):
                 slot.parked = False
                 try:
-                    while not slot.done:
+                    while slot.reply is None and slot.failure is None:
                         self._pump(deadline)
                 finally:
                     self._reading.release()
@@ -444,6 +433,8 @@ class Link:
 
     def _promote(self) -> None:
         """Wake one of those who wait, since nobody reads any more."""
+        if len(self._pending) <= 1:
+            return
         for slot in list(self._pending.values()):
             if slot.parked and not slot.done and slot.wake is not None:
                 self._wake(slot)
@@ -464,7 +455,7 @@ class Link:
             self._connect(deadline)
             return
         try:
-            data = transport.receive(deadline, 1 << 20 if self._reader.pending > 65_536 else 65_536)
+            data = transport.receive(deadline)
             if data:
                 self._take(data)
             else:
@@ -479,18 +470,23 @@ class Link:
             raise
 
     def _take(self, data: bytes) -> None:
-        reader = self._reader
-        reader.feed(data)
-        for frame in reader:
+        """Hand out the frames in what was read."""
+        frame = self._reader.whole(data)
+        if frame is not None:
+            self._hand_out(frame)
+            return
+        for frame in self._reader:
+            self._hand_out(frame)
+
+    def _hand_out(self, frame: Frame) -> None:
+        slot = self._pending.get(frame.sequence)
+        if slot is None or frame.generation != self._generation:
             if frame.kind == Kind.REFUSED:
                 raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
-            slot = self._pending.get(frame.sequence)
-            if slot is None or frame.generation != self._generation:
-                continue
-            if slot.abandoned:
-                if not slot.settling or frame.kind == Kind.CANCELLED or not slot.readonly:
-                    del self._pending[frame.sequence]
-                continue
+        elif slot.abandoned:
+            # Settled: whichever it was, nobody is waiting for it.
+            del self._pending[frame.sequence]
+        else:
             slot.reply = frame
             if slot.parked:
                 self._wake(slot)

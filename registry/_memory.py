@@ -128,7 +128,7 @@ class MemoryTransport:
     def send(self, data: bytes) -> None:
         self._server.put(self, data)
 
-    def receive(self, deadline: float | None, size: int = 0) -> bytes:
+    def receive(self, deadline: float | None) -> bytes:
         try:
             return self.inbox.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         except queue.Empty:

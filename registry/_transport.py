@@ -34,7 +34,7 @@ class Transport(Protocol):
     def send(self, data: bytes) -> None:
         """Send all of it. Raises `OSError` when the stream is gone."""
 
-    def receive(self, deadline: float | None, size: int = CHUNK) -> bytes:
+    def receive(self, deadline: float | None) -> bytes:
         """Wait for bytes until `deadline` (as `time.monotonic` counts); empty when the peer has closed.
 
         Raises:
@@ -96,22 +96,24 @@ class SocketTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._recv = sock.recv
+        self._sendall = sock.sendall
         sock.setblocking(True)
         self._ticks = sys.platform != "win32"
         if self._ticks:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TICK), 0))
 
     def send(self, data: bytes) -> None:
-        self._sock.sendall(data)
+        self._sendall(data)
 
-    def receive(self, deadline: float | None, size: int = CHUNK) -> bytes:
+    def receive(self, deadline: float | None) -> bytes:
         while True:
             if deadline is not None:
                 left = deadline - monotonic()
                 if (left < TICK or not self._ticks) and not self._readable(left):
                     raise TimeoutError
             try:
-                return self._sock.recv(size)
+                return self._recv(CHUNK)
             except BlockingIOError:  # the kernel's tick; look at the deadline again
                 continue
 

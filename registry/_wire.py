@@ -192,6 +192,18 @@ class Reader:
             self._start = 0
         self._buffer += data
 
+    def whole(self, data: bytes) -> Frame | None:
+        """Return the message if `data` is exactly one and nothing waits for its rest; else feed it, and return None.
+
+        Most reads bring one small frame; this spares them the buffer.
+        """
+        if len(self._buffer) == self._start and self._head is None and len(data) >= HEADER_SIZE:
+            length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(data)
+            if length == len(data) - HEADER_SIZE and not flags and not reserved:
+                return Frame(kind, generation, sequence, received, applied, data[HEADER_SIZE:])
+        self.feed(data)
+        return None
+
     @property
     def pending(self) -> int:
         """How many bytes wait for the rest of their frame."""

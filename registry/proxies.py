@@ -120,7 +120,7 @@ class Remote:
             self._handle,
             method,
             arguments,
-            title=f"{self.title}.{method}()",
+            about=self,
             readonly=method in interface.readonly,
             waiting=method in interface.waiting,
             timeout=timeout,

@@ -517,10 +517,14 @@ class _Connection(asyncio.Protocol):
         elif self._stock is not None:
             self._stock.feed(data)
             self._server.flush()
-        else:
-            self._reader.feed(data)
-            if not self._backlog:
+        elif self._backlog or (frame := self._reader.whole(data)) is None:
+            if self._backlog:
+                self._reader.feed(data)
+            else:
                 self._turn()
+        else:
+            self._take(frame)
+            self._server.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         server = self._server
@@ -646,21 +650,28 @@ class _Connection(asyncio.Protocol):
         peer = self._peer
         return f"{peer.command or 'process'} (pid {peer.pid} on {peer.host})" if peer.pid is not None else ""
 
-    def _turn(self) -> None:
-        """Handle what has arrived, but not so much that others wait for it."""
-        server, attachment, reader = self._server, self._attachment, self._reader
+    def _take(self, frame: _wire.Frame) -> None:
+        """Hand one frame to the host."""
+        attachment = self._attachment
         if attachment is None:
             return
-        now = server.now()
-        until = now + SECONDS_A_TURN
+        try:
+            self._server.host.receive(attachment, frame, self._server.now())
+            if frame.kind == Kind.ATTACH:
+                self._attached(attachment)
+        except ProtocolError as error:
+            self._refuse(str(error))
+
+    def _turn(self) -> None:
+        """Handle what has arrived, but not so much that others wait for it."""
+        server, reader = self._server, self._reader
+        until = time.monotonic() + SECONDS_A_TURN
         taken = 0
         try:
             while (frame := reader.next()) is not None:
-                server.host.receive(attachment, frame, now)
+                self._take(frame)
                 taken += 1
-                if frame.kind == Kind.ATTACH:
-                    self._attached(attachment)
-                if taken >= FRAMES_A_TURN or (taken > 1 and server.now() > until):
+                if taken >= FRAMES_A_TURN or time.monotonic() > until:
                     self._set_backlog(True)
                     asyncio.get_running_loop().call_soon(self._next_turn)
                     break
