@@ -329,11 +329,14 @@ class Link:
                 raise slot.failure or RegistryError("a call ended without a reply")
             if frame.kind == Kind.CANCELLED:
                 raise CallTimeout(slot.title, self.timeout or 0.0, server=self.label)
-            if next(iter(self._pending)) != slot.seq:
-                self._above.append(slot.seq)
-            if not slot.readonly and frame.kind == Kind.REPLY:
-                self._acknowledged = max(self._acknowledged, slot.seq)
-            del self._pending[slot.seq]
+            seq = slot.seq
+            if seq in self._pending:  # else its session was lost meanwhile, though not its reply
+                if self._mark() != seq - 1:
+                    self._above.append(seq)
+                if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
+                    self._acknowledged = seq
+                # A statement and not a call: nothing can raise between it and the return.
+                del self._pending[seq]
             return frame
         except BaseException as error:
             self._give_up(slot, error)
