@@ -24,14 +24,12 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 from registry import _codec, _state, hosting
 from registry._events import (
-    DELETE,
     Advance,
     Begin,
     Call,
@@ -44,12 +42,12 @@ from registry._events import (
     SessionEnded,
 )
 from registry._leaves import Carried, Owner
-from registry._sessions import Reply, Session
-from registry._wire import Kind
+from registry._objects import Hosted, bind
+from registry._sessions import Ranges, Reply, Session
+from registry._wire import DELETE, Kind
 from registry.declarations import SharedObject
 from registry.errors import (
     DeclarationError,
-    DefinitionConflict,
     LockLost,
     NoSuchObject,
     NotDurable,
@@ -66,77 +64,31 @@ KEPT_VACANT = 1024
 NOBODY = Owner(0, 0)
 
 
-class Hosted:
-    """A live object and what the engine knows of it.
+# What is due: when, what breaks ties, a count, and whose.
+_Due = tuple[float, int, int, "Waiter | Hosted"]
 
-    Attributes:
-        number: Its incarnation; numbers are never reused.
-        definition: The arguments it was made with, bound to the factory's signature, in canonical form.
-        maker: Who made it, for people; `made` says when.
-        alarm: When ``due`` is to be called, with the order that breaks ties, or None.
-        changed: The index of the last event that may have changed it.
-        session: The session it ends with, or 0.
-        sessions: The sessions to tell it about when they end.
-        stopped: Why it refuses further calls, or empty.
-    """
 
-    __slots__ = (
-        "alarm",
-        "arguments",
-        "changed",
-        "declaration",
-        "definition",
-        "instance",
-        "made",
-        "maker",
-        "methods",
-        "name",
-        "number",
-        "session",
-        "sessions",
-        "stopped",
-        "tells_owner",
-        "tells_vacant",
-        "waits",
-    )
+class _Reading:
+    """What a read may ask for (`hosting.Steps`): nothing that would leave a trace."""
 
-    def __init__(
-        self,
-        number: int,
-        declaration: SharedObject[Any],
-        name: str,
-        arguments: bytes,
-        definition: bytes,
-        *,
-        maker: str,
-        made: float,
-        session: int,
-    ) -> None:
-        self.number = number
-        self.declaration = declaration
-        self.name = name
-        self.arguments = arguments
-        self.definition = definition
-        self.maker = maker
-        self.made = made
-        self.session = session
-        self.sessions: dict[int, None] = {}
-        self.waits: dict[int, Waiter] = {}
-        self.alarm: tuple[float, int] | None = None
-        self.changed = 0
-        self.stopped = ""
-        self.methods: dict[str, Callable[..., Any]] = {}
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._draws = 0
 
-    def bind(self, instance: Any) -> None:
-        """Take the live object that the factory made."""
-        self.instance = instance
-        self.tells_owner = hasattr(instance, "owner_ended")
-        self.tells_vacant = hasattr(instance, "vacant")
+    def draw(self, n: int) -> bytes:
+        """Return `n` bytes that no step draws."""
+        self._draws += 1
+        return self._engine.hashed(b"read %d/%d" % (self._engine.index, self._draws), n)
 
-    @property
-    def title(self) -> str:
-        """The object as errors and the command line write it."""
-        return f"{self.declaration.typeid}:{self.name}" if self.name else self.declaration.typeid
+    def title(self, target: int) -> str:
+        """Return the name of an object."""
+        return self._engine.title(target)
+
+    def _refuse(self, *args: object) -> NoReturn:
+        rule = "must not name a method that waits, ends a wait, sets an alarm or takes a token"
+        raise DeclarationError("readonly", rule, hosting.call().title)
+
+    next_token = next_order = resolve = set_alarm = _refuse
 
 
 class Engine:
@@ -163,8 +115,10 @@ class Engine:
         self._draws = 0
         self._instances: dict[int, Hosted] = {}  # by id(), while they live; not part of the state
         self._vacant: dict[int, None] = {}
-        self._heap: list[tuple[float, int, Waiter | Hosted]] = []
-        self._due_count = 0
+        self._heap: list[_Due] = []
+        self._pushed = 0
+        self._swept = 0
+        self._reading = _Reading(self)
         self._outputs: list[Output] = []
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Begin: self._begin,
@@ -203,16 +157,13 @@ class Engine:
         hosted: Hosted | None = None
         try:
             hosted = self._target(call)
-            args, kwargs = _codec.decode_arguments(call.arguments, incoming=_stamp(domain))
+            args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
             owner = Owner(call.session, call.owner)
             method = self._method(hosted, call.method)
-            step = hosting.Call(self, self.now, owner, label, hosted.number, call.seq)
+            step = hosting.Call(self._reading, self.now, owner, label, hosted.number, call.seq)
             value = self._within(step, _drained(method) if call.method == "__iter__" else method, *args, **kwargs)
-            if step.parked is not None:
-                self._leave(step.parked)
-                raise DeclarationError("readonly", "a method that waits cannot be readonly", call.method)
             body = _codec.encode(value)
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
             return Output(call.session, call.seq, Kind.ERROR, _failure(error), changed)
         return Output(call.session, call.seq, Kind.REPLY, body, hosted.changed)
@@ -239,25 +190,11 @@ class Engine:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def check_definition(self, hosted: Hosted, arguments: bytes) -> None:
-        """Compare the arguments of a later use with those that the object was made with.
-
-        Raises:
-            DefinitionConflict: They differ.
-            TypeError: They do not fit the factory.
-        """
-        if arguments in (hosted.arguments, NO_ARGUMENTS):
-            return
-        _, _, given = _bind(hosted.declaration, arguments)
-        if given != hosted.definition:
-            stored_text, given_text = _differences(hosted.definition, given)
-            raise DefinitionConflict(hosted.title, stored_text, given_text, hosted.maker, hosted.made)
-
     def statistics(self, hosted: Hosted) -> dict[str, object]:
         """Return what the object tells of itself, with what the engine knows."""
         told: dict[str, object] = {}
         if hasattr(hosted.instance, "statistics"):
-            step = hosting.Call(self, self.now, NOBODY, "", hosted.number, 0)
+            step = hosting.Call(self._reading, self.now, NOBODY, "", hosted.number, 0)
             told = dict(self._within(step, hosted.instance.statistics))
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
 
@@ -284,9 +221,7 @@ class Engine:
             if declaration is None:
                 raise UnknownType(event.typeid)
             self._make(declaration, event, session)
-        except NotShareable as error:
-            self._reply(session, event.seq, Kind.ERROR, _failure(NotDurable(event.typeid, str(error))))
-        except Exception as error:  # the factory is a user's and may raise anything
+        except BaseException as error:  # noqa: BLE001 - nothing that a factory raises may end the server
             self._reply(session, event.seq, Kind.ERROR, _failure(error))
 
     def _call(self, event: Call) -> None:
@@ -311,9 +246,9 @@ class Engine:
                 self._delete(hosted, "it was deleted")
                 self._reply(session, seq, Kind.REPLY, _codec.encode(None))
                 return
-            args, kwargs = _codec.decode_arguments(event.arguments, incoming=_stamp(session.domain))
+            args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain))
             method = self._method(hosted, event.method)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what is wrong with a call is its caller's to know
             self._reply(session, seq, Kind.ERROR, _failure(error))
             return
         if hosted.tells_owner and session.number not in hosted.sessions:
@@ -334,35 +269,30 @@ class Engine:
     ) -> None:
         """Run a method of a call that is not a read, and reply or park."""
         seq = event.seq
+        kind: int
         hosted.changed = self.index
         owner = Owner(session.number, event.owner)
         step = hosting.Call(self, self.now, owner, session.label, hosted.number, seq)
         try:
             value = self._within(step, _drained(method) if event.method == "__iter__" else method, *args, **kwargs)
-            parked = step.parked
-            if parked is not None and value is parked:
-                if parked.home is not None:
-                    self._park(session, hosted, event, parked)
-                return
-            if isinstance(value, Waiter):
-                raise NotShareable(f"the result of {hosted.title}.{event.method}", "it is a wait of another call")
-            body = _codec.encode(value)
-        except NotShareable as error:
-            reason = f"{error.reason}. The call took effect" if hasattr(error, "reason") else "the call took effect"
-            failure = NotShareable(f"the result of {hosted.title}.{event.method}", reason)
-            self._reply(session, seq, Kind.ERROR, _failure(failure))
-        except Exception as error:
-            if isinstance(error, (MemoryError, RecursionError)):
+        except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
+            if not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError)):
                 error = self._stop(hosted, event.method, error)
-            self._reply(session, seq, Kind.ERROR, _failure(error))
-        except (SystemExit, GeneratorExit) as error:
-            self._reply(session, seq, Kind.ERROR, _failure(self._stop(hosted, event.method, error)))
+            kind, body = Kind.ERROR, _failure(error)
         else:
-            undoable = event.method in hosted.declaration.waiting and hasattr(hosted.instance, "take_back")
-            self._reply(session, seq, Kind.REPLY, body, hosted.number if undoable else 0)
-            return
-        if step.parked is not None and step.parked.home is not None:
-            self._leave(step.parked)
+            if value is step.parked is not None:
+                if step.parked.home is not None:
+                    self._park(session, hosted, event, step.parked)
+                return
+            kind, body = _outcome(hosted, value)
+        parked = step.parked
+        if parked is not None:
+            # It has an outcome of its own after all, which is the one that counts.
+            self._leave(parked)
+            self._outputs = [out for out in self._outputs if (out.session, out.seq) != (session.number, seq)]
+        undoable = event.method in hosted.declaration.waiting and hasattr(hosted.instance, "take_back")
+        target = hosted.number if kind == Kind.REPLY and undoable else 0
+        self._reply(session, seq, kind, body, target)
 
     def _park(self, session: Session, hosted: Hosted, event: Call, waiter: Waiter) -> None:
         if event.method not in hosted.declaration.waiting:
@@ -379,11 +309,11 @@ class Engine:
 
     def _stop(self, hosted: Hosted, method: str, error: BaseException) -> RemoteError:
         """Refuse further calls of an object that an error of the interpreter may have left half changed."""
-        reason = f"{type(error).__name__} in {method}()"
-        hosted.stopped = reason
-        return RemoteError(
-            f"{hosted.title}.{method}()", type(error).__name__, f"{hosted.title} is stopped until the server restarts"
-        )
+        hosted.stopped = f"{type(error).__name__} in {method}()"
+        hosted.changed = self.index
+        for waiter in list(hosted.waits.values()):
+            self.resolve(waiter, _is_stopped(hosted))
+        return RemoteError(f"{hosted.title}.{method}()", type(error).__name__, str(_is_stopped(hosted)))
 
     def _cancel(self, event: Cancel) -> None:
         session = self.sessions[event.session]
@@ -411,6 +341,7 @@ class Engine:
             if waiter.owner == owner:
                 del session.waits[seq]
                 self._leave(waiter)
+                self._reply(session, seq, Kind.CANCELLED, b"")
         for number in list(session.objects):
             hosted = self._numbered.get(number)
             if hosted is not None:  # an earlier one of this row may have made its record go
@@ -419,7 +350,7 @@ class Engine:
 
     def _session_ended(self, event: SessionEnded) -> None:
         session = self.sessions[event.session]
-        session.acknowledge(event.received)
+        session.acknowledge(event.received, event.above)
         for waiter in session.waits.values():
             self._leave(waiter)
         session.waits.clear()
@@ -440,12 +371,13 @@ class Engine:
         del self._keys[session.key]
 
     def _advance(self, event: Advance) -> None:
-        """Do nothing further: what was due has been done by the time that an event is applied."""
+        """Do also what became due at the very moment of the last event."""
+        self._fire_due(self.now)
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
     def _make(self, declaration: SharedObject[Any], event: Create, session: Session) -> None:
-        args, kwargs, definition = _bind(declaration, event.arguments)
+        args, kwargs, definition = bind(declaration, event.arguments)
         self._last_object += 1
         hosted = Hosted(
             self._last_object,
@@ -461,14 +393,15 @@ class Engine:
         self._numbered[hosted.number] = hosted
         try:
             owner = Owner(session.number, event.owner)
-            step = hosting.Call(self, self.now, owner, session.label, hosted.number, event.seq)
-            hosted.bind(self._within(step, declaration.factory, *args, **kwargs))
+            step = hosting.Call(self, self.now, owner, session.label, hosted.number, 0)
+            hosted.live(self._within(step, declaration.factory, *args, **kwargs))
             other = self._instances.get(id(hosted.instance))
             if other is not None:
                 rule = f"must make a new object each time, and this one is {other.title} already"
                 raise DeclarationError("factory", rule, declaration.typeid)
-            _codec.encode(_state.capture(hosted.instance), outgoing=_state_leaf)
+            _check_durable(hosted.instance)
         except BaseException:
+            hosted.alarm = None
             del self._numbered[hosted.number]
             raise
         hosted.changed = self.index
@@ -488,10 +421,8 @@ class Engine:
             if call.typeid not in self.declarations:
                 raise UnknownType(call.typeid)
             raise NoSuchObject(f"{call.typeid}:{call.name}", "nothing has that name")
-        if hosted.stopped:
-            raise RegistryError(
-                f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server"
-            )
+        if hosted.stopped and call.method != DELETE:
+            raise _is_stopped(hosted)
         return hosted
 
     def _holds(self, lock: Hosted, number: int) -> bool:
@@ -522,6 +453,7 @@ class Engine:
         if hosted.session in self.sessions:
             self.sessions[hosted.session].owned.pop(hosted.number, None)
         self._vacant.pop(hosted.number, None)
+        hosted.alarm = None
         del self._numbered[hosted.number]
         del self._instances[id(hosted.instance)]
         del self.objects[hosted.declaration.typeid, hosted.name]
@@ -530,24 +462,31 @@ class Engine:
         """Remember that an object's record may go; the oldest goes once more than `KEPT_VACANT` may."""
         if not hosted.tells_vacant:
             return
-        if not hosted.instance.vacant():
+        if hosted.waits or hosted.stopped or not self._is_vacant(hosted):
             self._vacant.pop(hosted.number, None)
             return
         self._vacant.setdefault(hosted.number)
         if len(self._vacant) > KEPT_VACANT:
             self._forget(self._numbered[next(iter(self._vacant))])
 
+    def _is_vacant(self, hosted: Hosted) -> bool:
+        try:
+            return bool(hosted.instance.vacant())
+        except BaseException as error:  # noqa: BLE001 - a hook of a user's class may raise anything
+            self._stop(hosted, "vacant", error)
+            return False
+
     def _enter(self, hosted: Hosted, name: str, *args: object) -> object:
-        """Call one of the optional methods. What it raises concerns nobody who could be told, and stops the object."""
+        """Call one of the optional methods. What it raises stops the object, as nobody is there to be told; False then."""
         if hosted.stopped:
-            return None
+            return False
         hosted.changed = self.index
         step = hosting.Call(self, self.now, NOBODY, "", hosted.number, 0)
         try:
             return self._within(step, getattr(hosted.instance, name), *args)
-        except Exception as error:  # a hook of a user's class may raise anything
+        except BaseException as error:  # noqa: BLE001 - a hook of a user's class may raise anything
             self._stop(hosted, name, error)
-            return None
+            return False
 
     def _take_back(self, reply: Reply) -> bool:
         hosted = self._numbered.get(reply.target)
@@ -571,57 +510,65 @@ class Engine:
         hosted = self._numbered.get(waiter.target)
         if hosted is not None:
             hosted.waits.pop(waiter.number, None)
+            hosted.changed = self.index
 
     def resolve(self, waiter: Waiter, value: object) -> None:
         """End a wait with its reply; an exception instance is raised in the caller."""
+        if isinstance(value, BaseException):
+            self._settle(waiter, Kind.ERROR, _failure(value))
+        else:
+            self._settle(waiter, *_outcome(self._numbered[waiter.target], value))
+
+    def _settle(self, waiter: Waiter, kind: int, body: bytes) -> None:
+        """End a wait with an encoded reply."""
         self._leave(waiter)
         session = self.sessions[waiter.owner.session]
         session.waits.pop(waiter.seq, None)
         hosted = self._numbered[waiter.target]
-        if isinstance(value, BaseException):
-            self._reply(session, waiter.seq, Kind.ERROR, _failure(value))
-            return
-        try:
-            body = _codec.encode(value)
-        except NotShareable as error:
-            self._reply(session, waiter.seq, Kind.ERROR, _failure(error))
-            return
-        target = hosted.number if hasattr(hosted.instance, "take_back") else 0
-        self._reply(session, waiter.seq, Kind.REPLY, body, target)
+        target = hosted.number if kind == Kind.REPLY and hasattr(hosted.instance, "take_back") else 0
+        self._reply(session, waiter.seq, kind, body, target)
+        if session.is_stale(waiter.seq):
+            del session.replies[waiter.seq]  # the session has said that it has this reply, and will never ask for it
 
     def _watch(self, waiter: Waiter) -> None:
         if waiter.deadline is not None:
             self._push(waiter.deadline, waiter.number, waiter)
 
     def _push(self, time: float, order: int, item: Waiter | Hosted) -> None:
-        heapq.heappush(self._heap, (time, order, item))
+        # The count keeps two entries of one wait, which is due when it was before, from being compared further.
+        self._pushed += 1
+        heapq.heappush(self._heap, (time, order, self._pushed, item))
         # Waits that ended early leave their entries behind; sweep them before they outnumber the live ones.
-        self._due_count += 1
-        if self._due_count > 1024 and self._due_count > len(self._heap) // 2:
+        if self._pushed - self._swept > max(1024, len(self._heap) // 2):
             self._heap = [entry for entry in self._heap if _is_live(entry)]
             heapq.heapify(self._heap)
-            self._due_count = 0
+            self._swept = self._pushed
 
     def _fire_due(self, until: float) -> None:
         """Do what is due up to `until`, in the order of (deadline, sequence), each at its own time."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            entry = heapq.heappop(heap)
+        newest = self._last_order
+        again: list[_Due] = []
+        while self._heap and self._heap[0][0] <= until:
+            entry = heapq.heappop(self._heap)
             if not _is_live(entry):
                 continue
-            time, _, item = entry
+            time, order, _, item = entry
+            if order > newest and time <= self.now:
+                again.append(entry)  # asked for in here, for no later time: it would go on for ever
+                continue
             self.now = max(self.now, time)
             if isinstance(item, Hosted):
                 item.alarm = None
                 self._enter(item, "due", self.now)
             else:
-                self._numbered[item.target].changed = self.index
-                self.resolve(item, item.otherwise)
-            heap = self._heap
+                failed, body = item.late
+                self._settle(item, Kind.ERROR if failed else Kind.REPLY, body)
+        for entry in again:
+            heapq.heappush(self._heap, entry)
 
     # -- what a step may ask for (`hosting.Steps`) ---------------------------------------------------------------
 
-    def _within(self, step: hosting.Call, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _within(self, step: hosting.Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a piece of a hosted class with `hosting.call` in place."""
         token = hosting._current.set(step)
         try:
@@ -631,12 +578,13 @@ class Engine:
 
     def draw(self, n: int) -> bytes:
         """Return `n` bytes that are the same at every replay (BLAKE2b over seed, index and count)."""
-        out = b""
-        while len(out) < n:
-            self._draws += 1
-            material = b"%d/%d" % (self.index, self._draws)
-            out += hashlib.blake2b(material, key=self.seed[:64]).digest()
-        return out[:n]
+        self._draws += 1
+        return self.hashed(b"%d/%d" % (self.index, self._draws), n)
+
+    def hashed(self, material: bytes, n: int) -> bytes:
+        """Return `n` bytes hashed from the seed and `material`."""
+        blocks = (b"%b/%d" % (material, block) for block in range(-(-n // 64)))
+        return b"".join(hashlib.blake2b(block, key=self.seed[:64]).digest() for block in blocks)[:n]
 
     def next_token(self) -> int:
         """Return the next fencing token."""
@@ -667,7 +615,7 @@ class Engine:
         """Return the whole state in canonical form: equal states give equal bytes."""
         sessions = [
             [
-                *(session.number, session.key, session.label, session.domain, session.mark, session.above),
+                *(session.number, session.key, session.label, session.domain, session.mark, session.above.rows()),
                 [[seq, int(reply.kind), reply.body, reply.index, reply.target] for seq, reply in sorted(session.replies.items())],
                 list(session.objects),
                 list(session.owned),
@@ -687,7 +635,7 @@ class Engine:
             [
                 *(waiter.number, tuple(waiter.owner), waiter.label, waiter.seq, waiter.target, waiter.since),
                 waiter.deadline,
-                _encoded(waiter.otherwise),
+                waiter.late,
             ]
             for _, hosted in sorted(self._numbered.items())
             for waiter in hosted.waits.values()
@@ -712,18 +660,20 @@ class Engine:
         engine.index, engine.now, engine.epoch, engine.seed = begun
         for number, key, label, domain, mark, above, replies, used, owned in sessions:
             session = Session(number, key, label, domain)
-            session.mark, session.above = mark, above
+            session.mark, session.above = mark, Ranges(above)
             session.replies = {row[0]: Reply(*row[1:]) for row in replies}
             session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
             engine.sessions[number] = session
             engine._keys[key] = number
         waiters: dict[int, Waiter] = {}
-        for number, owner, label, seq, target, since, deadline, otherwise in waits:
-            value = _codec.decode(otherwise)
-            waiters[number] = Waiter(number, Owner(*owner), label, seq, target, since, deadline, value)
+        for number, owner, label, seq, target, since, deadline, late in sorted(waits):
+            waiters[number] = Waiter(number, Owner(*owner), label, seq, target, since, deadline, late)
             engine.sessions[owner[0]].waits[seq] = waiters[number]
         for row in objects:
             engine._restore_object(row, waiters)
+        for waiter in waiters.values():
+            if waiter.home is None:
+                Waiters()._admit(waiter)  # its object has let go of the line that it stood in
         engine._vacant = dict.fromkeys(vacant)
         engine._last_session, engine._last_object, engine._last_token, engine._last_order = counters
         return engine
@@ -735,57 +685,26 @@ class Engine:
             raise UnknownType(typeid, f"the state holds {typeid}:{name}")
         hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
         self._numbered[number] = hosted
-        args, kwargs, _ = _bind(declaration, arguments)
+        args, kwargs, _ = bind(declaration, arguments)
         step = hosting.Call(self, self.now, NOBODY, "", number, 0)
 
         def revive() -> None:
-            hosted.bind(declaration.factory(*args, **kwargs))
+            hosted.live(declaration.factory(*args, **kwargs))
             _state.rebuild(hosted.instance, _codec.decode(state, incoming=_reviver(waiters)))
 
         self._within(step, revive)
         hosted.sessions = dict.fromkeys(sessions)
         hosted.changed, hosted.stopped, hosted.alarm = changed, stopped, alarm
+        self._heap = [entry for entry in self._heap if entry[3] is not hosted]  # what the factory asked for
         if alarm is not None:
-            self._push(*alarm, hosted)
+            time, order = alarm
+            self._push(time, order, hosted)
         for waiter in waiters.values():
             if waiter.target == number:
                 hosted.waits[waiter.number] = waiter
                 self._watch(waiter)
         self._instances[id(hosted.instance)] = hosted
         self.objects[typeid, name] = hosted
-
-
-NO_ARGUMENTS = _codec.encode([[], {}])
-
-
-def _bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
-    """Return the arguments of a definition, and their canonical form bound to the factory's signature.
-
-    Raises:
-        TypeError: They do not fit.
-    """
-    args, kwargs = _codec.decode_arguments(arguments)
-    signature = _signature(declaration.factory)
-    if signature is None:
-        return args, kwargs, _codec.canonical([args, kwargs])
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(f"{declaration.typeid}{signature}: {error}") from None
-    given = _codec.canonical(dict(bound.arguments))
-    bound.apply_defaults()
-    try:
-        return args, kwargs, _codec.canonical(dict(bound.arguments))
-    except NotShareable:  # a default that is no value, such as a sentinel, cannot be given either
-        return args, kwargs, given
-
-
-@lru_cache(maxsize=1024)
-def _signature(factory: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(factory)
-    except ValueError:  # some builtins tell none
-        return None
 
 
 def _state_leaf(value: object) -> object:
@@ -809,15 +728,6 @@ def _reviver(waiters: dict[int, Waiter]) -> Callable[[Any], object]:
     return revive
 
 
-def _differences(stored: bytes, given: bytes) -> tuple[str, str]:
-    """Return the parameters in which two definitions differ, as text."""
-    old, new = _codec.decode(stored), _codec.decode(given)
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return repr(old), repr(new)
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return tuple(", ".join(f"{name}={side.get(name)!r}" for name in names) for side in (old, new))  # type: ignore[return-value]
-
-
 def _drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
     """Iterate inside the step: an iterator cannot cross, and would see later states if it did."""
     return lambda *args, **kwargs: list(method(*args, **kwargs))
@@ -827,27 +737,46 @@ def _failure(error: BaseException) -> bytes:
     return _codec.encode_exception(error)
 
 
-def _encoded(value: object) -> bytes:
-    return _failure(value) if isinstance(value, BaseException) else _codec.encode(value)
+def _outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
+    """Encode what a method returned or what a wait was ended with. What cannot cross took effect all the same."""
+    try:
+        return Kind.REPLY, _codec.encode(value)
+    except NotShareable as error:
+        reason = f"{error.reason}. The call took effect"
+        return Kind.ERROR, _failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))
 
 
-def _is_live(entry: tuple[float, int, Waiter | Hosted]) -> bool:
+def _is_stopped(hosted: Hosted) -> RegistryError:
+    return RegistryError(f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server")
+
+
+def _check_durable(instance: Any) -> None:
+    """Raise `NotDurable` unless the state of an object can be captured."""
+    try:
+        _codec.encode(_state.capture(instance), outgoing=_state_leaf)
+    except (NotShareable, TypeError) as error:
+        raise NotDurable(type(instance).__qualname__, str(error)) from error
+
+
+def _is_live(entry: _Due) -> bool:
     """Tell whether an entry of the heap still stands for something."""
-    time, order, item = entry
+    time, order, _, item = entry
     if isinstance(item, Hosted):
         return item.alarm == (time, order)
     return item.home is not None and item.deadline == time
 
 
 @lru_cache(maxsize=256)
-def _stamp(domain: str) -> Callable[[object], object]:
+def stamp(domain: str) -> Callable[[object], object]:
     """Return what puts the writer's trust domain on the opaque values of its call; what it claims is not asked."""
 
-    def stamp(leaf: object) -> object:
+    def incoming(leaf: object) -> object:
+        if type(leaf) is tuple:
+            raise NotShareable("an argument", "state of an engine is for that engine alone")
         if type(leaf) is Carried and leaf.domain:
             if not domain:
                 raise NotShareable(f"a {leaf.kind}", "only processes of one user on one host exchange pickled values")
             return Carried(leaf.data, domain, leaf.kind)
         return leaf
 
-    return stamp
+    return incoming

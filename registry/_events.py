@@ -15,7 +15,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True
     now: float
 
 
-class Begin(Event):
+class Begin(Event, frozen=True):
     """A server life begins.
 
     `epoch` is the high part of every token drawn in it, `seed` what `hosting.call().random` hashes from.
@@ -25,7 +25,7 @@ class Begin(Event):
     seed: bytes
 
 
-class Open(Event):
+class Open(Event, frozen=True):
     """A session makes its first call that is not a read."""
 
     key: bytes
@@ -33,7 +33,7 @@ class Open(Event):
     domain: str
 
 
-class Create(Event):
+class Create(Event, frozen=True):
     """An object comes to be; `arguments` are its definition. An error is the reply to the call `seq`."""
 
     session: int
@@ -44,11 +44,11 @@ class Create(Event):
     arguments: bytes
 
 
-class Call(Event):
+class Call(Event, frozen=True):
     """A method is called. `arguments` is the encoding of ``[args, kwargs]``.
 
-    `received` and `above` acknowledge earlier replies; `grants` are the locks that the call relies on;
-    `remaining` is what a resent wait has left, in seconds.
+    `received` and `above` acknowledge earlier replies: all up to a mark, and ranges above it, first and last
+    included. `grants` are the locks that the call relies on; `remaining` is what a resent wait has left, in seconds.
     """
 
     session: int
@@ -59,12 +59,12 @@ class Call(Event):
     method: str
     arguments: bytes
     received: int = 0
-    above: tuple[int, ...] = ()
+    above: tuple[tuple[int, int], ...] = ()
     grants: tuple[tuple[str, str, int], ...] = ()
     remaining: float | None = None
 
 
-class Cancel(Event):
+class Cancel(Event, frozen=True):
     """Settle a call: one not seen never runs, a wait is undone, and with `undo` a grant is taken back."""
 
     session: int
@@ -73,29 +73,26 @@ class Cancel(Event):
     received: int = 0
 
 
-class OwnerEnded(Event):
+class OwnerEnded(Event, frozen=True):
     """A thread or task of a session has ended."""
 
     session: int
     owner: int
 
 
-class SessionEnded(Event):
+class SessionEnded(Event, frozen=True):
     """A session has ended, by a goodbye or by the death of its process."""
 
     session: int
     received: int = 0
+    above: tuple[tuple[int, int], ...] = ()
 
 
-class Advance(Event):
+class Advance(Event, frozen=True):
     """Time passes, and something is due by it."""
 
 
 AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Advance
-
-# The call that retires an object. No class can expose a method of this name.
-DELETE = "#delete"
-
 
 class Output(msgspec.Struct, frozen=True, gc=False):
     """A reply on its way to a session: `kind` is REPLY, ERROR or CANCELLED of `_wire.Kind`.

@@ -11,17 +11,31 @@ connection is *suspended*, and ends when its lease runs out, when its process is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any, Protocol
 
 import attrs
 import msgspec
 
 from registry import _codec, _wire
-from registry._engine import NO_ARGUMENTS, Engine, Hosted
-from registry._events import DELETE, Advance, Begin, Call, Cancel, Create, Event, Open, Output, OwnerEnded, SessionEnded
+from registry._engine import Engine
+from registry._events import (
+    Advance,
+    Begin,
+    Call,
+    Cancel,
+    Create,
+    Event,
+    Open,
+    Output,
+    OwnerEnded,
+    SessionEnded,
+)
 from registry._leaves import Carried, OpaqueValue
-from registry._wire import Frame, Kind, ProtocolError
+from registry._objects import Hosted
+from registry._sessions import Ranges
+from registry._wire import DELETE, Frame, Kind, ProtocolError
 from registry.declarations import SharedObject
 from registry.errors import NoSuchObject, RegistryError, StateLost, UnknownType
 
@@ -66,12 +80,13 @@ class Threads(Protocol):
 class Target:
     """What a handle of a client stands for."""
 
-    __slots__ = ("declaration", "definition", "name", "number", "readonly", "typeid")
+    __slots__ = ("compared", "declaration", "definition", "name", "number", "readonly", "typeid")
 
     def __init__(self, typeid: str, name: str, definition: bytes, declaration: SharedObject[Any] | None) -> None:
         self.typeid = typeid
         self.name = name
-        self.definition: bytes | None = definition  # None once it has been compared
+        self.definition = definition
+        self.compared = False  # with the definition of the object as it is
         self.declaration = declaration
         self.readonly = frozenset(declaration.interface.readonly) if declaration is not None else frozenset()
         self.number = 0
@@ -106,10 +121,13 @@ class Client:
         number: Its number in the engine; 0 until its first call that is not a read.
         deliver: Where its outputs go now, or None while it is suspended.
         expires: While it is suspended, when it is believed dead.
-        slow: Calls of threaded objects, with their outputs once they have ended.
+        received: Which replies it has: all up to this, and those in `above`.
+        slow: Calls that the engine does not remember, with their outputs once they have ended: those of threaded
+            objects, and those that were refused on their way to the engine.
     """
 
     __slots__ = (
+        "above",
         "attachment",
         "deliver",
         "domain",
@@ -132,6 +150,7 @@ class Client:
         self.number = 0
         self.generation = 0
         self.received = 0
+        self.above = Ranges()
         self.attachment: Attachment | None = None
         self.deliver: Callable[[Output], None] | None = None
         self.handles: dict[int, Target] = {}
@@ -208,8 +227,8 @@ class Host:
                 raise ProtocolError("the first frame of a connection must attach it to a session")
             self._attach(attachment, frame, now)
             return
-        if client.attachment is not attachment:
-            return  # fenced by a newer connection of the session
+        if client.attachment is not attachment or frame.generation != attachment.generation:
+            return  # fenced by a newer connection of the session, or by its end
         try:
             if frame.kind == Kind.CALL:
                 self._call(client, frame, now)
@@ -220,12 +239,17 @@ class Host:
             elif frame.kind == Kind.OWNER_ENDED:
                 self._owner_ended(client, _wire.decode_int(frame.body), now)
             elif frame.kind == Kind.GOODBYE:
-                client.received = frame.received
+                above = _wire.decode_sequences(frame.body) if frame.body else ()
+                self._acknowledge(client, frame.received, above)
                 self.end(client, now)
             else:
                 raise ProtocolError(f"a frame of kind {frame.kind} is not for a server")
         except _wire.BadBody as error:
+            self.detach(attachment, now)
             raise ProtocolError(f"a body that cannot be read: {error}") from error
+        except ProtocolError:
+            self.detach(attachment, now)  # what follows it is not to be trusted
+            raise
 
     def detach(self, attachment: Attachment, now: float) -> None:
         """A connection is gone. Its session, if it has no newer one, is suspended and lives on its lease."""
@@ -267,7 +291,7 @@ class Host:
 
         def deliver(output: Output) -> None:
             body = output.body
-            if len(self._domains) > 1 and output.kind == Kind.REPLY:
+            if len(self._domains) > 1 and output.kind != Kind.CANCELLED:
                 body = _redacted(body, client.domain)
             if not outbox:
                 self.dirty.append(attachment)
@@ -283,16 +307,36 @@ class Host:
 
     # -- sessions --------------------------------------------------------------------------------------------------
 
+    def adopt(self, client: Client) -> None:
+        """Take a session of another protocol. Its shell sets `Client.deliver`, and feeds it by `submit`."""
+        self.clients[client.key] = client
+        self._domains.add(client.domain)
+
+    def suspend(self, client: Client, until: float) -> None:
+        """Believe a session until a time; it ends then, unless it is resumed."""
+        if client.key in self.clients:
+            client.expires = until
+            self._suspended[client.key] = None
+
+    def resume(self, client: Client) -> None:
+        """Believe a session again for as long as its shell does."""
+        client.expires = None
+        self._suspended.pop(client.key, None)
+
     def end(self, client: Client, now: float) -> None:
         """End a session: a goodbye, a death, or a lease that ran out. What it held goes on in this step."""
         if self.clients.pop(client.key, None) is None:
             return
         self._suspended.pop(client.key, None)
+        client.attachment = None
         client.deliver = None
         if self._threads is not None:
             self._threads.owner_ended(client, None)
         if client.number:
-            self._feed(SessionEnded(now=now, session=client.number, received=client.received))
+            for number in self.engine.sessions[client.number].owned:
+                self._note_deleted(number)
+            above = client.above.rows()
+            self._feed(SessionEnded(now=now, session=client.number, received=client.received, above=above))
             del self._numbered[client.number]
 
     def advance(self, now: float) -> None:
@@ -329,7 +373,13 @@ class Host:
 
     def _call(self, client: Client, frame: Frame, now: float) -> None:
         body = _wire.decode_call(frame.body)
-        above: tuple[int, ...] = ()
+        sequence = frame.sequence
+        if frame.received >= sequence:
+            raise ProtocolError("a call acknowledges its own reply")
+        if sequence <= client.received or (client.above and sequence in client.above):
+            return  # the session has its reply
+        above: list[int] = []
+        definition: tuple[str, str, msgspec.Raw] | None = None
         owner = _wire.DEFAULT_OWNER
         grants: tuple[tuple[str, str, int], ...] = ()
         remaining: float | None = None
@@ -337,55 +387,70 @@ class Host:
             if number == _wire.OWNER:
                 owner = _wire.decode_int(raw)
             elif number == _wire.DEFINITION:
-                typeid, name, arguments = _wire.decode_definition(raw)
-                self._define(client, body.handle, typeid, name, bytes(arguments))
+                definition = _wire.decode_definition(raw)
             elif number == _wire.RECEIVED_SET:
-                above = tuple(_wire.decode_sequences(raw))
+                above = _wire.decode_sequences(raw)
+                if max(above, default=0) >= sequence:
+                    raise ProtocolError("a call acknowledges replies of later calls")
             elif number == _wire.GRANTS:
                 grants = tuple(_wire.decode_grants(raw))
             elif number == _wire.REMAINING:
-                remaining = _wire.decode_float(raw)
+                seconds = _wire.decode_float(raw)
+                remaining = None if seconds == inf else max(0.0, seconds)
             elif number < _wire.IGNORED_FROM and number not in _wire.KNOWN_FIELDS:
                 raise ProtocolError(f"a call with an unknown field {number}")
-        target = client.handles.get(body.handle)
-        if target is None:
+        if definition is not None:
+            typeid, name, arguments = definition
+            target = self._define(client, body.handle, typeid, name, bytes(arguments))
+        elif body.handle in client.handles:
+            target = client.handles[body.handle]
+        else:
             raise ProtocolError(f"handle {body.handle} was never defined on this connection")
-        if frame.received >= frame.sequence:
-            raise ProtocolError("a call acknowledges its own reply")
-        client.received = frame.received
+        if above or frame.received > client.received:
+            self._acknowledge(client, frame.received, above)
         self.submit(
             client,
             target,
             Call(
                 now=now,
                 session=client.number,
-                seq=frame.sequence,
+                seq=sequence,
                 owner=owner,
                 typeid=target.typeid,
                 name=target.name,
                 method=body.method,
                 arguments=bytes(body.arguments),
-                received=frame.received,
-                above=above,
+                received=client.received,
+                above=client.above.rows() if client.above else (),
                 grants=grants,
                 remaining=remaining,
             ),
         )
 
-    def _define(self, client: Client, handle: int, typeid: str, name: str, definition: bytes) -> None:
+    def _acknowledge(self, client: Client, received: int, above: Iterable[int]) -> None:
+        """Note which replies a session has. The engine is told with the next call that is not a read."""
+        for seq in above:
+            client.above.add(seq, seq)
+        client.received = max(client.received, received)
+        client.above.discard_through(client.received)
+
+    def _define(self, client: Client, handle: int, typeid: str, name: str, definition: bytes) -> Target:
         known = client.handles.get(handle)
         target = Target(typeid, name, definition, self.declarations.get(typeid))
         if known is not None and (known.typeid, known.name) == (typeid, name):
             target.number = known.number
         client.handles[handle] = target
+        return target
 
     def submit(self, client: Client, target: Target, call: Call) -> None:
         """Run a call of a session: as a read, as an event, or on a thread."""
         self.calls += 1
-        if client.slow:
-            for seq in [seq for seq in client.slow if seq <= call.received or seq in call.above]:
-                if client.slow[seq] is not None:
-                    del client.slow[seq]
+        if client.slow and self._is_slow(client, call):
+            return
+        if client.number and self.engine.knows(client.number, call.seq):
+            self._feed(call)
+            return
+        self._check_room(client)
         declaration = target.declaration
         if declaration is None:
             self._refuse(client, call.seq, UnknownType(target.typeid))
@@ -393,11 +458,8 @@ class Host:
         if declaration.threaded:
             self._submit_threaded(client, target, call, declaration)
             return
-        if client.number and self.engine.knows(client.number, call.seq):
-            self._feed(call)
-            return
         hosted = self.engine.find(target.typeid, target.name)
-        if hosted is None or hosted.number != target.number or target.definition is not None:
+        if hosted is None or hosted.number != target.number or not target.compared:
             hosted = self._prepare(client, target, call, hosted)
             if hosted is None:
                 return
@@ -408,17 +470,56 @@ class Host:
             self._open(client, call.now)
         if call.session != client.number:
             call = msgspec.structs.replace(call, session=client.number)
-        if len(self.engine.sessions[client.number].waits) >= _wire.IN_FLIGHT:
-            raise ProtocolError(f"more than {_wire.IN_FLIGHT} calls wait")
         self._feed(call)
-        if call.method == DELETE:
-            self._deleted[hosted.number] = None
-            if len(self._deleted) > REMEMBERED_DELETIONS:
-                del self._deleted[next(iter(self._deleted))]
+        if client.above:
+            client.above = Ranges()  # the engine knows now
+        if call.method == DELETE and self.engine.find(target.typeid, target.name) is not hosted:
+            self._note_deleted(hosted.number)
+
+    def _is_slow(self, client: Client, call: Call) -> bool:
+        """Tell whether a call has been seen that the engine does not remember; send its reply again if there is one."""
+        above = Ranges(call.above)
+        for seq, done in list(client.slow.items()):
+            if done is not None and (seq <= call.received or seq in above):
+                del client.slow[seq]
+        if call.seq not in client.slow:
+            return False
+        done = client.slow[call.seq]
+        if done is not None:
+            self._deliver(client, done)
+        return True
+
+    def _check_room(self, client: Client) -> None:
+        """Refuse a session that leaves too much unanswered or unacknowledged."""
+        held = len(client.slow)
+        if client.number:
+            session = self.engine.sessions[client.number]
+            held += len(session.waits) + len(session.replies)
+        if held >= _wire.IN_FLIGHT:
+            raise ProtocolError(f"more than {_wire.IN_FLIGHT} calls are unanswered or unacknowledged")
+
+    def _note_deleted(self, number: int) -> None:
+        """Remember that an object is gone, so that each handle of it is told so once."""
+        self._deleted[number] = None
+        if len(self._deleted) > REMEMBERED_DELETIONS:
+            del self._deleted[next(iter(self._deleted))]
+
+    def prepare(self, client: Client, target: Target, call: Call) -> bool:
+        """Make the object of a call, or compare its definition, without calling it.
+
+        Returns:
+            False where that is refused; the reason has been delivered as the reply to the call. A threaded object is
+            made on its own thread, at its first call.
+        """
+        if target.declaration is None:
+            self._refuse(client, call.seq, UnknownType(target.typeid))
+            return False
+        if target.declaration.threaded:
+            return True
+        return self._prepare(client, target, call, self.engine.find(target.typeid, target.name)) is not None
 
     def _prepare(self, client: Client, target: Target, call: Call, hosted: Hosted | None) -> Hosted | None:
         """Find the object of a handle, make it at its first use, and compare its definition. None: refused."""
-        definition = target.definition if target.definition is not None else NO_ARGUMENTS
         if target.number in self._deleted:
             target.number = 0
             title = f"{target.typeid}:{target.name}"
@@ -438,7 +539,7 @@ class Host:
                     owner=call.owner,
                     typeid=target.typeid,
                     name=target.name,
-                    arguments=definition,
+                    arguments=target.definition,
                 )
             )
             hosted = self.engine.find(target.typeid, target.name)
@@ -446,11 +547,11 @@ class Host:
                 return None  # the engine has replied with the reason
         else:
             try:
-                self.engine.check_definition(hosted, definition)
+                hosted.check(target.definition)
             except (RegistryError, TypeError, ValueError) as error:
                 self._refuse(client, call.seq, error)
                 return None
-        target.definition = None
+        target.compared = True
         target.number = hosted.number
         return hosted
 
@@ -464,13 +565,8 @@ class Host:
             else:
                 self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
             return
-        if call.seq in client.slow:
-            done = client.slow[call.seq]
-            if done is not None:
-                self._deliver(client, done)
-            return
         client.slow[call.seq] = None
-        self._threads.submit(client, call, declaration, target.definition or NO_ARGUMENTS)
+        self._threads.submit(client, call, declaration, target.definition)
 
     def finish(self, client: Client, seq: int, kind: int, body: bytes) -> None:
         """Take the result of a threaded call and send it on."""
@@ -494,6 +590,8 @@ class Host:
             return
         if not client.number:
             self._open(client, now)
+        if not self.engine.knows(client.number, seq):
+            self._check_room(client)
         self._feed(Cancel(now=now, session=client.number, seq=seq, undo=undo))
 
     def drain(self, reason: str) -> None:
@@ -521,11 +619,10 @@ class Host:
             question = questions.get(body.verb)
             if question is None:
                 raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
-            answer = _codec.encode(question(*args, **kwargs))
-        except (RegistryError, TypeError, ValueError, AttributeError, OSError) as error:
-            self._refuse(client, frame.sequence, error)
-            return
-        self._deliver(client, Output(client.number, frame.sequence, Kind.REPLY, answer, self.engine.index))
+            kind, answer = Kind.REPLY, _codec.encode(question(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
+            kind, answer = Kind.ERROR, _codec.encode_exception(error)
+        self._deliver(client, Output(client.number, frame.sequence, kind, answer, self.engine.index))
 
     def status(self) -> dict[str, object]:
         """Return who the server is and how much it holds."""
@@ -575,16 +672,25 @@ class Host:
             client.deliver(output)
 
     def _refuse(self, client: Client, seq: int, error: Exception) -> None:
-        """Answer a call that did not reach the engine."""
-        self._deliver(client, Output(client.number, seq, Kind.ERROR, _codec.encode_exception(error), self.engine.index))
+        """Answer a call that does not reach the engine, in the same way if it comes again."""
+        body = _codec.encode_exception(error)
+        output = client.slow[seq] = Output(client.number, seq, Kind.ERROR, body, self.engine.index)
+        self._deliver(client, output)
 
 
 def _redacted(body: bytes, domain: str) -> bytes:
     """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle."""
 
+    replaced = False
+
     def incoming(leaf: object) -> object:
+        nonlocal replaced
         if type(leaf) is Carried and leaf.domain and leaf.domain != domain:
+            replaced = True
             return OpaqueValue(leaf.kind, leaf.domain)
         return leaf
 
-    return _codec.encode(_codec.decode(body, incoming=incoming))
+    value = _codec.decode(body, incoming=incoming)
+    if not replaced:
+        return body
+    return _codec.encode_exception(value) if isinstance(value, BaseException) else _codec.encode(value)

@@ -22,11 +22,11 @@ told nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -34,7 +34,7 @@ import msgspec
 
 from registry import __version__, _codec, _wire, hosting
 from registry._leaves import Grant
-from registry._transport import Dialed, Greeting, Transport
+from registry._transport import DeadlinePassed, Dialed, Greeting, Transport
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
@@ -52,8 +52,9 @@ SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outc
 CALL = int(Kind.CALL)
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
-# Where a connection that is broken is noticed: what the transport raises, or an end of the stream.
-_GONE = (OSError, EOFError)
+
+class _AgainError(Exception):
+    """The session is a new one, in which a call that nothing was lost of is made again by its own thread."""
 
 
 class Pending(msgspec.Struct, eq=False):
@@ -62,8 +63,9 @@ class Pending(msgspec.Struct, eq=False):
     Attributes:
         about: What the call is to, for errors; anything with a `title`.
         parked: Its thread waits for somebody else to read, on `wake`.
-        settling: It is past its deadline, and the server has been asked for its outcome.
+        settling: Its cancel has been sent on the present connection, or is with the next one.
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
+        waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
     """
 
     kind: int
@@ -72,6 +74,8 @@ class Pending(msgspec.Struct, eq=False):
     arguments: bytes
     about: Any
     readonly: bool
+    waiting: bool = False
+    delivered: bool = False
     fields: dict[int, msgspec.Raw] | None = None
     seq: int = 0
     sent: bool = False
@@ -92,10 +96,15 @@ class Pending(msgspec.Struct, eq=False):
 
 
 class _Local(threading.local):
-    """What a thread has of a session: its owner number, and the grants that its calls rely on."""
+    """What a thread has of a session: its owner number, and the grants that its calls rely on.
+
+    Attributes:
+        taking: The last call, if it gave something that can be taken back, such as a lock or an item.
+    """
 
     session = b""
     owner = 0
+    taking: Pending | None = None
 
     def __init__(self) -> None:
         self.guards: list[tuple[str, str, int]] = []
@@ -135,9 +144,11 @@ class Link:
         """Begin a session that nobody knows yet; the state of a new link, and of a forked child's."""
         self.pid = os.getpid()
         self._sending = threading.Lock()
-        self._reading = threading.Lock()
-        self._local = _Local()
+        # It knows its owner: a signal handler may raise between its acquisition and the very next instruction.
+        self._reading: Any = threading.RLock()
+        self.local = _Local()
         self._pending: dict[int, Pending] = {}
+        self._taken: list[Pending] = []
         self._definitions: dict[tuple[str, str, bytes], int] = {}
         self._rows: dict[int, tuple[str, str, bytes]] = {}
         self._transport: Transport | None = None
@@ -152,6 +163,7 @@ class Link:
         self._owners = 0
         self._acknowledged = 0
         self._above: list[int] = []
+        self._told = False
         self._defined: set[int] = set()
         self._reader = _wire.Reader()
 
@@ -177,9 +189,13 @@ class Link:
         self._check_usable()
         if self._transport is None or self.greeting is None:
             deadline = self._deadline(timeout)
-            with self._lead(deadline):
+            try:
+                if not self._reading.acquire(True, _left(deadline)):
+                    raise CallTimeout("connect", self.timeout or 0.0, server=self.label)
                 if self._transport is None:
                     self._connect(deadline)
+            finally:
+                self._stop_leading()
         if self.greeting is None:
             raise ServerNotFound(self.address, "it went away while connecting")
         return self.greeting
@@ -226,7 +242,7 @@ class Link:
             StateLost: The server has lost this session's earlier changes.
             LockLost: A lock that this call relies on went with the server's life.
         """
-        slot = Pending(CALL, handle, method, arguments, about, readonly)
+        slot = Pending(CALL, handle, method, arguments, about, readonly, waiting)
         return self._run(slot, None if waiting and timeout is None else self._deadline(timeout))
 
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
@@ -240,11 +256,19 @@ class Link:
         value = _codec.decode(frame.body, incoming=incoming)
         if frame.kind == Kind.ERROR:
             if isinstance(value, RegistryError):
+                if isinstance(value, StateLost):
+                    self._told = True
                 raise value.located(self.label)
             if isinstance(value, Exception):
                 raise value
             raise RegistryError(f"server {self.label} sent an error that is none")
         return value
+
+    def take_back(self) -> None:
+        """Have the server undo what the last call of this thread gave, since the caller never got it."""
+        slot = self.local.taking
+        if slot is not None and not slot.delivered and self._pending.get(slot.seq) is slot:
+            self._abandon(slot)
 
     def owner_ended(self, owner: int) -> None:
         """Tell the server that a task of this session has ended; nothing waits for it."""
@@ -255,7 +279,7 @@ class Link:
     @property
     def guards(self) -> list[tuple[str, str, int]]:
         """The grants that the calls of this thread rely on, innermost last."""
-        return self._local.guards
+        return self.local.guards
 
     def close(self) -> None:
         """Say goodbye: the session ends, and what it held is freed at once. Calls under way get `Closed`."""
@@ -265,20 +289,25 @@ class Link:
         if self.pid != os.getpid():
             return
         with self._sending:
+            for slot in list(self._pending.values()):
+                slot.failure = Closed(f"the client of {self.label}", "connect again")
+                self._wake(slot)
             transport, self._transport = self._transport, None
             if transport is not None:
                 try:
+                    self._sweep()
                     received = self._mark()
+                    above = [seq for seq in self._above if seq > received]
                     goodbye = _wire.pack(
-                        Kind.GOODBYE, b"", generation=self._generation, received=received
+                        Kind.GOODBYE,
+                        _wire.encode(above) if above else b"",
+                        generation=self._generation,
+                        received=received,
                     )
                     transport.send(goodbye)
-                except _GONE:
+                except OSError:
                     pass  # a server that is gone has freed everything
                 transport.close()
-        for slot in list(self._pending.values()):
-            slot.failure = Closed(f"the client of {self.label}", "connect again")
-            self._wake(slot)
 
     def drop_inherited(self) -> None:
         """In a forked child: let go of the parent's connection and begin a session of one's own."""
@@ -305,14 +334,19 @@ class Link:
 
     def _run(self, slot: Pending, deadline: float | None) -> Frame:
         self._check_usable()
+        local = self.local
+        if local.session != self.key:
+            self._enter_session(local)
         if self._tell is not None:
             error, self._tell = self._tell, None
             raise error
-        local = self._local
-        if local.session != self.key:
-            self._enter_session(local)
+        taking, local.taking = local.taking, None
+        if taking is not None:
+            taking.delivered = True
         try:
             with self._sending:
+                if self._taken:
+                    self._sweep()
                 slot.seq = self._next
                 self._next += 1
                 if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or local.guards or self._above):
@@ -322,34 +356,55 @@ class Link:
                     self._send(slot)
             try:
                 self._await(slot, deadline)
-            except TimeoutError as error:
-                self._settle(slot, deadline, error)
+            except DeadlinePassed:
+                self._settle(slot)
+            except ServerNotFound:
+                if slot.failure is None:
+                    raise
             frame = slot.reply
             if frame is None:
                 raise slot.failure or RegistryError("a call ended without a reply")
-            if frame.kind == Kind.CANCELLED:
-                raise CallTimeout(slot.title, self.timeout or 0.0, server=self.label)
+            if slot.waiting and frame.kind == Kind.REPLY:
+                local.taking = slot
+                self._taken.append(slot)
+                return frame
             seq = slot.seq
-            if seq in self._pending:  # else its session was lost meanwhile, though not its reply
+            if self._pending.get(seq) is slot:  # else its session was lost meanwhile, though not its reply
                 if self._mark() != seq - 1:
                     self._above.append(seq)
                 if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
                     self._acknowledged = seq
                 # A statement and not a call: nothing can raise between it and the return.
                 del self._pending[seq]
+            if frame.kind == Kind.CANCELLED:
+                raise CallTimeout(slot.title, self.timeout or 0.0, server=self.label)
             return frame
+        except _AgainError:
+            return self._run(Pending(*(getattr(slot, name) for name in _REQUEST)), deadline)
         except BaseException as error:
             self._give_up(slot, error)
             raise
 
+    def _sweep(self) -> None:
+        """Acknowledge what has reached its caller; `_sending` is held."""
+        for slot in self._taken[:]:
+            if slot.delivered or self._pending.get(slot.seq) is not slot:
+                if self._pending.get(slot.seq) is slot:
+                    if self._mark() != slot.seq - 1:
+                        self._above.append(slot.seq)
+                    self._acknowledged = max(self._acknowledged, slot.seq)
+                    del self._pending[slot.seq]
+                self._taken.remove(slot)
+
     def _enter_session(self, local: _Local) -> None:
         """Give this thread its number in the present session. What it relied on in a lost one is lost."""
+        if local.guards:
+            self._tell = None  # this says it
+            typeid, name, _ = local.guards[-1]
+            raise LockLost(f"{typeid}:{name}", "the server that granted it is gone", self.label)
         with self._sending:
             self._owners += 1
             local.session, local.owner = self.key, self._owners
-        if local.guards:
-            typeid, name, _ = local.guards[-1]
-            raise LockLost(f"{typeid}:{name}", "the server that granted it is gone", self.label)
 
     def _add_fields(self, slot: Pending, local: _Local) -> None:
         fields: dict[int, msgspec.Raw] = {}
@@ -382,11 +437,11 @@ class Link:
                 typeid, name, definition = self._rows[slot.handle]
                 definition_field = _wire.encode([typeid, name, msgspec.Raw(definition)])
                 fields[_wire.DEFINITION] = msgspec.Raw(definition_field)
-                self._defined.add(slot.handle)
             call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(slot.arguments), fields)
             body = _wire.encode(call)
         slot.sent = True
         self._send_frame(slot.kind, slot.seq, body)
+        self._defined.add(slot.handle)
 
     def _send_frame(self, kind: int, seq: int, body: bytes) -> None:
         transport = self._transport
@@ -397,8 +452,12 @@ class Link:
         )
         try:
             transport.send(frame)
-        except _GONE:
-            self._break(transport)  # whoever reads next makes a new connection, and everything is sent again
+        except BaseException as error:
+            # Whoever reads next makes a new connection, and everything is sent again. Before anybody else may write:
+            # after half a frame the next would be read as its rest.
+            self._break(transport)
+            if not _is_gone(error):
+                raise
 
     # -- leader and followers --------------------------------------------------------------------------------------
 
@@ -406,42 +465,38 @@ class Link:
         """Wait until the call has its reply or its failure, reading for all while nobody else does."""
         while slot.reply is None and slot.failure is None:
             slot.parked = True
-            if self._reading.acquire(False):
-                slot.parked = False
-                try:
+            try:
+                if self._reading.acquire(False):
+                    slot.parked = False
                     while slot.reply is None and slot.failure is None:
                         self._pump(deadline)
-                finally:
+                    return
+            finally:
+                if not slot.parked or self._reading._is_owned():
                     self._reading.release()
-                    self._promote()
-                return
+                    if len(self._pending) > 1:
+                        self._promote()
             if slot.wake is None:
                 wake = threading.Lock()
                 wake.acquire()
                 slot.wake = wake
                 continue  # look again: the leader may have left before it could see the lock
             if not slot.wake.acquire(True, _left(deadline)):
-                raise TimeoutError
+                raise DeadlinePassed
 
-    @contextmanager
-    def _lead(self, deadline: float | None) -> Iterator[None]:
-        """Become the leader without waiting for a reply, to connect."""
-        if not self._reading.acquire(True, _left(deadline)):
-            raise CallTimeout("connect", self.timeout or 0.0, server=self.label)
-        try:
-            yield
-        finally:
+    def _stop_leading(self) -> None:
+        """Read no longer, if this thread did, and see to it that somebody does."""
+        while self._reading._is_owned():
             self._reading.release()
-            self._promote()
+        self._promote()
 
     def _promote(self) -> None:
         """Wake one of those who wait, since nobody reads any more."""
-        if len(self._pending) <= 1:
-            return
         for slot in list(self._pending.values()):
-            if slot.parked and not slot.done and slot.wake is not None:
+            if slot.parked and slot.wake is not None:
                 self._wake(slot)
-                return
+                if not slot.done:  # else a leader was interrupted before it could tell
+                    return
 
     def _wake(self, slot: Pending) -> None:
         wake = slot.wake
@@ -463,14 +518,13 @@ class Link:
                 self._take(data)
             else:
                 self._break(transport)
-        except TimeoutError:
+        except DeadlinePassed:
             raise
-        except (*_GONE, _wire.ProtocolError):
+        except BaseException as error:
+            # Where a signal handler has raised, bytes that had left the kernel may be lost with it.
             self._break(transport)
-        except BaseException:
-            # A signal handler raised here: bytes that had left the kernel may be lost with it.
-            self._break(transport)
-            raise
+            if not (_is_gone(error) or isinstance(error, _wire.ProtocolError)):
+                raise
 
     def _take(self, data: bytes) -> None:
         """Hand out the frames in what was read."""
@@ -487,6 +541,8 @@ class Link:
             if frame.kind == Kind.REFUSED:
                 raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
         elif slot.abandoned:
+            if not slot.settling:
+                raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
             # Settled: whichever it was, nobody is waiting for it.
             del self._pending[frame.sequence]
         else:
@@ -496,53 +552,55 @@ class Link:
 
     # -- giving up -------------------------------------------------------------------------------------------------
 
-    def _settle(self, slot: Pending, deadline: float | None, error: TimeoutError) -> None:
+    def _settle(self, slot: Pending) -> None:
         """Past the deadline: have the call undone, or learn its reply. Returns with the reply in place."""
         seconds = self.timeout if self.timeout is not None else 0.0
         if slot.kind == Kind.CONTROL or not slot.sent:
             slot.failure = CallTimeout(slot.title, seconds, server=self.label)
-            del self._pending[slot.seq]
-            raise slot.failure from error
+            return
         with self._sending:
-            slot.settling = True
             self._send_cancel(slot, undo=False)
         try:
             self._await(slot, monotonic() + SETTLE)
-        except (TimeoutError, ServerNotFound):
+        except (DeadlinePassed, ServerNotFound):
             if slot.readonly:
-                raise CallTimeout(slot.title, seconds, "it has no effect in any case", self.label) from error
-            raise OutcomeUnknown(slot.title, "the server could not be asked in time", self.label) from error
+                raise CallTimeout(slot.title, seconds, "it has no effect in any case", self.label) from None
+            raise OutcomeUnknown(slot.title, "the server could not be asked in time", self.label) from None
 
     def _send_cancel(self, slot: Pending, *, undo: bool) -> None:
+        slot.settling = True
         self._send_frame(Kind.CANCEL, slot.seq, _wire.encode(_wire.CancelBody(undo)))
 
     def _give_up(self, slot: Pending, error: BaseException) -> None:
-        """The caller leaves without its reply. Make sure that the call is settled."""
-        if slot.seq not in self._pending:
-            return
-        if isinstance(error, Exception) and slot.failure is error:
-            self._pending.pop(slot.seq, None)
-            return
-        if not slot.sent or slot.kind == Kind.CONTROL:
-            self._pending.pop(slot.seq, None)
-            return
+        """The caller leaves without its reply. Make sure that the call is settled, and that others have a reader."""
+        try:
+            if self._pending.get(slot.seq) is not slot:
+                return
+            answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
+            if error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
+                del self._pending[slot.seq]
+            else:
+                self._abandon(slot, at_once=not isinstance(error, RegistryError))
+        finally:
+            self._stop_leading()
+
+    def _abandon(self, slot: Pending, *, at_once: bool = True) -> None:
+        """Have a call undone that nobody waits for any more."""
+        slot.settling = False
         slot.abandoned = True
-        if slot.reply is not None and slot.reply.kind == Kind.ERROR:
-            self._pending.pop(slot.seq, None)
-            return
-        transport = self._transport
-        if transport is not None:
-            self._break(transport)
-        # The cancel goes out with the new connection. If somebody else reads, they will make it; if nobody can,
-        # there is nothing to settle.
-        if self._reading.acquire(False):
-            try:
+        slot.reply = None
+        with self._sending:
+            self._send_cancel(slot, undo=True)
+        # Where the connection is broken the cancel goes out with the next one. If somebody else reads, they make it; if
+        # nobody can, there is nothing to settle.
+        try:
+            if at_once and self._transport is None and self._reading.acquire(False):
                 self._connect(monotonic() + SETTLE)
-            except (RegistryError, OSError):
-                pass
-            finally:
-                self._reading.release()
-                self._promote()
+        except (RegistryError, OSError) as error:
+            if not (isinstance(error, RegistryError) or _is_gone(error)):
+                raise
+        finally:
+            self._stop_leading()
 
     # -- connections ----------------------------------------------------------------------------------------------------
 
@@ -558,6 +616,13 @@ class Link:
         Raises:
             ServerNotFound: No server by the deadline. Calls that were sent are told that their outcome is unknown.
         """
+        if self.closed:
+            raise Closed(f"the client of {self.address}", "connect again")
+        if hosting._current.get() is not None:
+            raise RuntimeError(
+                f"a hosted object cannot connect to {self.address} within a call: it might wait for itself; "
+                "return what is needed instead, or declare the object threaded"
+            )
         limit = self._deadline(None)
         if deadline is not None:
             limit = deadline if limit is None else min(limit, deadline)
@@ -575,11 +640,10 @@ class Link:
             self._lose(StateLost, f"server {old.label} is gone with what it held in memory")
         try:
             self._attach(dialed, limit)
-        except _GONE:
-            dialed.transport.close()  # it broke at once; the next turn tries again
-        except BaseException:
-            dialed.transport.close()
-            raise
+        except BaseException as error:
+            self._break(dialed.transport)
+            if not _is_gone(error):
+                raise  # else it broke at once, and the next turn tries again
 
     def _dial(self, limit: float, resume: bool) -> Dialed:
         """Connect, again and again while a resume may still find its server."""
@@ -587,10 +651,10 @@ class Link:
         while True:
             try:
                 return self._connect_now(limit, resume)
-            except TimeoutError as error:
+            except DeadlinePassed as error:
                 raise ServerNotFound(self.address, "nothing answered in time") from error
             except (ServerNotFound, OSError) as error:
-                if isinstance(error, RegistryError) and not isinstance(error, ServerNotFound):
+                if not (isinstance(error, ServerNotFound) or _is_gone(error)):
                     raise
                 left = limit - monotonic()
                 if not resume or left <= 0:
@@ -652,43 +716,52 @@ class Link:
                     raise ServerNotFound(self.address, frame.body.decode("utf-8", "replace"))
             try:
                 data = transport.receive(limit)
-            except TimeoutError as error:
+            except DeadlinePassed as error:
                 raise ServerNotFound(self.address, "it accepted the connection and then said nothing") from error
             if not data:
-                raise EOFError
+                raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
             reader.feed(data)
 
     def _lose(self, kind: type[RegistryError], reason: str, server_gone: ServerNotFound | None = None) -> None:
         """The session is lost. Tell those who wait, or the next call; then begin a new one."""
         changed = self._acknowledged > 0
-        told = False
+        told = self._told
         with self._sending:
             for slot in list(self._pending.values()):
                 if slot.abandoned or slot.done:
                     del self._pending[slot.seq]
                     continue
-                if slot.sent and not slot.readonly:
+                unknown = slot.sent and not slot.readonly and not (slot.waiting and kind is StateLost)
+                grants = slot.fields.get(_wire.GRANTS) if slot.fields is not None else None
+                if grants is not None:
+                    typeid, name, _ = _wire.decode_grants(grants)[-1]
+                    also = "; whether the call took effect is unknown" if unknown else ""
+                    slot.failure = LockLost(f"{typeid}:{name}", reason + also, self.label)
+                elif unknown:
                     slot.failure = OutcomeUnknown(slot.title, reason, self.label)
                 elif server_gone is not None:
                     slot.failure = server_gone
                 elif changed:
                     slot.failure = StateLost(reason, self.label)
                 else:
+                    slot.failure = _AgainError()
+                    self._wake(slot)
                     continue
                 told = True
                 self._wake(slot)
-            waiting = [slot for slot in self._pending.values() if not slot.done]
-            finished = [slot for slot in self._pending.values() if slot.done]
             self._new_session()
             self._pending = {}
-            for slot in waiting:
-                slot.seq, slot.sent, slot.fields = self._next, False, None
-                self._next += 1
-                self._pending[slot.seq] = slot
-            for slot in finished:
-                slot.seq = 0
+            self._taken = []
             if changed and not told:
                 self._tell = StateLost(reason, self.label)
+
+
+_REQUEST = ("kind", "handle", "method", "arguments", "about", "readonly", "waiting")
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Tell the end of a connection from what a signal handler has raised, which comes with no number from the kernel."""
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, RegistryError)
 
 
 def _left(deadline: float | None) -> float:

@@ -6,6 +6,7 @@ its own, because a signal handler, which Python runs in the main thread, must ne
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import queue
@@ -17,7 +18,7 @@ from typing import Any
 from registry import __version__, _peers, _plugins, _wire
 from registry._host import Attachment, Host, Identity
 from registry._threads import ThreadedObjects
-from registry._transport import Dialed, Greeting
+from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry.errors import ServerNotFound
 
 
@@ -75,7 +76,7 @@ class MemoryServer:
     def put(self, transport: MemoryTransport, data: bytes | None) -> None:
         """Hand bytes of a client to the engine's thread; None for the end of its stream."""
         if not self._thread.is_alive():
-            raise BrokenPipeError("the memory:// server has stopped")
+            raise BrokenPipeError(errno.EPIPE, "the memory:// server has stopped")
         self._inbox.put((transport, data))
 
     def _run(self) -> None:
@@ -99,8 +100,9 @@ class MemoryServer:
                 if data is None:
                     del transports[transport]
             self.host.advance(clock.now())
-            for transport in transports:
-                transport.flush()
+            for attachment in self.host.dirty:
+                attachment.sink.flush()
+            self.host.dirty.clear()
         for transport in transports:
             transport.inbox.put(b"")
 
@@ -115,6 +117,7 @@ class MemoryServer:
                 self.host.receive(transport.attachment, frame, now)
         except _wire.ProtocolError as error:
             transport.attachment.outbox.append(_wire.pack(_wire.Kind.REFUSED, str(error).encode()))
+            self.host.dirty.append(transport.attachment)
 
 
 class MemoryTransport:
@@ -123,6 +126,7 @@ class MemoryTransport:
     def __init__(self, server: MemoryServer, attachment: Attachment) -> None:
         self._server = server
         self.attachment = attachment
+        attachment.sink = self
         self.inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def send(self, data: bytes) -> None:
@@ -132,7 +136,7 @@ class MemoryTransport:
         try:
             return self.inbox.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise TimeoutError from None
+            raise DeadlinePassed from None
 
     def close(self) -> None:
         try:

@@ -20,6 +20,7 @@ import select
 import socket
 import struct
 import sys
+from collections.abc import Iterable
 from typing import Protocol, overload
 
 import attrs
@@ -203,6 +204,14 @@ def _uid_of(
     Only an established socket counts: what is left of a closed one is listed under uid 0. A client socket of
     the IPv6 family that talks IPv4 stands in the other table, with mapped addresses.
     """
+    row = _row_of(theirs, ours, tables)
+    return row[0] if row is not None else None
+
+
+def _row_of(
+    theirs: _Endpoint, ours: _Endpoint, tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")
+) -> tuple[int, int] | None:
+    """Return the uid and the inode of the peer's end, as `_uid_of` finds it."""
     mark = b":%04X " % theirs[1]
     for table in tables:
         try:
@@ -215,10 +224,63 @@ def _uid_of(
                     if len(row) < 10 or row[3] != _ESTABLISHED or row[9] == b"0":
                         continue
                     if _row_endpoint(row[1]) == theirs and _row_endpoint(row[2]) == ours:
-                        return int(row[7])
+                        return int(row[7]), int(row[9])
         except (OSError, ValueError):
             continue  # no such table here, or none that we can read
     return None
+
+
+def process_of_tcp(sock: SocketLike, likely: Iterable[int] = ()) -> tuple[Peer, int] | None:
+    """Tell which process is at the other end of a loopback connection, where the kernel lets us look.
+
+    The kernel's table has the inode of the peer's socket; whoever has a descriptor of it is the peer. A forked child
+    may have one too, which nobody can tell from its parent.
+
+    Args:
+        sock: the accepted connection.
+        likely: pids to look at first; a look at all processes costs a call for each descriptor of our user's.
+
+    Returns:
+        The peer, and a pidfd of its process that the caller must close; ``None`` where it cannot be known.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        theirs, ours = _endpoint(sock.getpeername()), _endpoint(sock.getsockname())
+        if theirs is None or ours is None or not _is_loopback(theirs[0]):
+            return None
+        row = _row_of(theirs, ours)
+        if row is None:
+            return None
+        uid, inode = row
+        link = f"socket:[{inode}]"
+        first = [pid for pid in likely if _has_open(pid, link)]
+        for pid in first or (int(name) for name in os.listdir("/proc") if name.isdigit()):
+            # Looked at once more when the descriptor has fixed which process the number means.
+            if not _has_open(pid, link):
+                continue
+            pidfd = os.pidfd_open(pid)
+            if not _has_open(pid, link):
+                os.close(pidfd)
+                continue
+            return Peer("tcp", uid, pid, started(pid), _host(theirs[0]), command(pid)), pidfd
+    except OSError:
+        pass  # it has ended, or the system has no pidfds
+    return None
+
+
+def _has_open(pid: int, link: str) -> bool:
+    folder = f"/proc/{pid}/fd"
+    try:
+        for name in os.listdir(folder):
+            try:
+                if os.readlink(f"{folder}/{name}") == link:
+                    return True
+            except OSError:
+                continue  # closed meanwhile
+    except OSError:
+        pass  # somebody else's, or gone
+    return False
 
 
 def _row_endpoint(text: bytes) -> _Endpoint:

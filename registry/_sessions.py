@@ -10,6 +10,7 @@ The scheme is RIFL's (Lee et al., SOSP'15), with the set added.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,56 @@ class Reply(msgspec.Struct, array_like=True, gc=False):
     target: int = 0
 
 
+class Ranges:
+    """A set of sequence numbers, kept as ranges: what a session has received has few gaps, however long it grows.
+
+    Past `MOST` gaps the lowest are closed. Only a session that tells wrong things about itself has that many.
+    """
+
+    __slots__ = ("_firsts", "_lasts")
+
+    MOST = 8192
+
+    def __init__(self, rows: Iterable[tuple[int, int]] = ()) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in rows:
+            self.add(first, last)
+
+    def add(self, first: int, last: int) -> None:
+        """Add the numbers from `first` to `last`."""
+        firsts, lasts = self._firsts, self._lasts
+        # The ranges that the new one touches or overlaps, which become one with it.
+        end = bisect_right(firsts, last + 1)
+        start = end
+        while start and lasts[start - 1] >= first - 1:
+            start -= 1
+        if start < end:
+            first, last = min(first, firsts[start]), max(last, lasts[end - 1])
+        firsts[start:end] = [first]
+        lasts[start:end] = [last]
+        if len(firsts) > self.MOST:
+            del firsts[1], lasts[0]
+
+    def discard_through(self, mark: int) -> None:
+        """Drop all numbers up to `mark`."""
+        gone = bisect_right(self._lasts, mark)
+        del self._firsts[:gone], self._lasts[:gone]
+        if self._firsts and self._firsts[0] <= mark:
+            self._firsts[0] = mark + 1
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_right(self._firsts, number)
+        return place > 0 and number <= self._lasts[place - 1]
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts)
+
+    def rows(self) -> tuple[tuple[int, int], ...]:
+        """Return the ranges, in order."""
+        return tuple(zip(self._firsts, self._lasts))
+
+
 class Session:
     """One client process's life with the engine, across reconnects."""
 
@@ -57,17 +108,17 @@ class Session:
         self.label = label
         self.domain = domain
         self.mark = 0
-        self.above: set[int] = set()
+        self.above = Ranges()
         self.replies: dict[int, Reply] = {}
         self.waits: dict[int, Waiter] = {}
         # Objects to tell when this session ends, and those that end with it; by number, in order of first use.
         self.objects: dict[int, None] = {}
         self.owned: dict[int, None] = {}
 
-    def acknowledge(self, mark: int, above: Iterable[int] = ()) -> None:
-        """Forget the replies that the session has received: all up to `mark`, and those in `above`."""
+    def acknowledge(self, mark: int, above: Iterable[tuple[int, int]] = ()) -> None:
+        """Forget the replies that the session has received: all up to `mark`, and the ranges in `above`."""
+        replies = self.replies
         if mark > self.mark:
-            replies = self.replies
             if mark - self.mark > len(replies):
                 for seq in [seq for seq in replies if seq <= mark]:
                     del replies[seq]
@@ -75,12 +126,15 @@ class Session:
                 for seq in range(self.mark + 1, mark + 1):
                     replies.pop(seq, None)
             self.mark = mark
-            if self.above:
-                self.above = {seq for seq in self.above if seq > mark}
-        for seq in above:
-            if seq > self.mark and self.replies.pop(seq, None) is not None:
-                self.above.add(seq)
+            self.above.discard_through(mark)
+        for first, last in above:
+            first = max(first, self.mark + 1)
+            if first > last:
+                continue
+            for seq in [seq for seq in replies if first <= seq <= last]:
+                del replies[seq]
+            self.above.add(first, last)
 
     def is_stale(self, seq: int) -> bool:
         """Tell whether the session has already received the reply to `seq`, so that a resend means nothing."""
-        return seq <= self.mark or seq in self.above
+        return seq <= self.mark or (bool(self.above) and seq in self.above)

@@ -14,8 +14,10 @@ from functools import partial
 from typing import Any
 
 from registry import _codec
+from registry._engine import stamp
 from registry._events import Call
 from registry._host import Client, Host
+from registry._objects import bind
 from registry._wire import Kind
 from registry.declarations import SharedObject
 
@@ -55,8 +57,8 @@ class ThreadedObjects:
         self._objects: dict[tuple[str, str], _Live] = {}
         self._making = threading.Lock()
         self._workers: dict[tuple[bytes, int], _Worker] = {}
-        self._withdrawn: set[tuple[bytes, int]] = set()
-        self._started: set[tuple[bytes, int]] = set()
+        # Whether a call runs or has been withdrawn: whoever says so first. `setdefault` of a dict is atomic.
+        self._runs: dict[tuple[bytes, int], bool] = {}
 
     def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None:
         """Run a call on its owner's thread."""
@@ -68,10 +70,7 @@ class ThreadedObjects:
 
     def withdraw(self, client: Client, seq: int) -> bool:
         """Keep a call that has not started from running. False: it has."""
-        if (client.key, seq) in self._started:
-            return False
-        self._withdrawn.add((client.key, seq))
-        return True
+        return not self._runs.setdefault((client.key, seq), False)
 
     def owner_ended(self, client: Client, owner: int | None) -> None:
         """End the threads of an owner, or of a whole session."""
@@ -94,17 +93,14 @@ class ThreadedObjects:
 
     def _run(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None:
         key = (client.key, call.seq)
-        self._started.add(key)
-        try:
-            if key in self._withdrawn:
-                return
+        if self._runs.setdefault(key, True):
             kind, body = self._result(client, call, declaration, definition)
-        finally:
-            self._started.discard(key)
-            self._withdrawn.discard(key)
-        self._post(partial(self._finish, client, call.seq, kind, body))
+            self._post(partial(self._finish, client, call.seq, kind, body))
+        else:
+            del self._runs[key]
 
     def _finish(self, client: Client, seq: int, kind: int, body: bytes) -> None:
+        del self._runs[client.key, seq]
         if self.host is not None:
             self.host.finish(client, seq, kind, body)
 
@@ -115,17 +111,20 @@ class ThreadedObjects:
             live = self._live(client, call, declaration, definition)
             if call.method not in declaration.interface.exposed:
                 raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method!r}")
-            args, kwargs = _codec.decode_arguments(call.arguments)
+            args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(client.domain))
             value = getattr(live.instance, call.method)(*args, **kwargs)
             return Kind.REPLY, _codec.encode(list(value) if call.method == "__iter__" else value)
-        except Exception as error:  # noqa: BLE001 - a user's object may raise anything; it is the caller's to know
+        except BaseException as error:  # noqa: BLE001 - a user's object may raise anything; it is the caller's to know
             return Kind.ERROR, _codec.encode_exception(error, traceback.format_exc())
 
     def _live(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> _Live:
         key = (call.typeid, call.name)
+        live = self._objects.get(key)
+        if live is not None:
+            return live
         with self._making:
             live = self._objects.get(key)
             if live is None:
-                args, kwargs = _codec.decode_arguments(definition)
+                args, kwargs, _ = bind(declaration, definition)
                 live = self._objects[key] = _Live(declaration.factory(*args, **kwargs), client.label, time.time())
             return live

@@ -28,6 +28,10 @@ TICK = 1.0
 CHUNK = 65_536
 
 
+class DeadlinePassed(Exception):
+    """The deadline came before the bytes. It is no `TimeoutError`, which signal handlers like to raise."""
+
+
 class Transport(Protocol):
     """A byte stream to one server."""
 
@@ -38,7 +42,7 @@ class Transport(Protocol):
         """Wait for bytes until `deadline` (as `time.monotonic` counts); empty when the peer has closed.
 
         Raises:
-            TimeoutError: The deadline came first; the stream is as it was.
+            DeadlinePassed: The deadline came first; the stream is as it was.
         """
 
     def close(self) -> None:
@@ -111,7 +115,7 @@ class SocketTransport:
             if deadline is not None:
                 left = deadline - monotonic()
                 if (left < TICK or not self._ticks) and not self._readable(left):
-                    raise TimeoutError
+                    raise DeadlinePassed
             try:
                 return self._recv(CHUNK)
             except BlockingIOError:  # the kernel's tick; look at the deadline again
@@ -120,7 +124,10 @@ class SocketTransport:
     def _readable(self, seconds: float) -> bool:
         if hasattr(select, "poll"):
             poll = select.poll()
-            poll.register(self._sock, select.POLLIN)
+            try:
+                poll.register(self._sock, select.POLLIN)
+            except ValueError:  # another thread has closed it, as the next read will tell
+                return True
             return bool(poll.poll(max(0.0, seconds) * 1000))
         return bool(select.select([self._sock], [], [], max(0.0, seconds))[0])
 
@@ -146,13 +153,13 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
     Raises:
         ServerNotFound: Nobody listens there, or what listens is no server of ours.
         AccessDenied: The keys differ.
-        TimeoutError: The deadline came first.
+        DeadlinePassed: The deadline came first.
     """
     sock = _connected(address, deadline)
     try:
         handshake = ClientHandshake(authkey)
         while not handshake.done:
-            sock.settimeout(max(0.001, deadline - monotonic()))
+            sock.settimeout(_seconds(deadline))
             answer = handshake.receive(sock.recv(CHUNK))
             if answer:
                 sock.sendall(answer)
@@ -165,8 +172,10 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
     except (AccessDenied, VersionMismatch) as error:
         sock.close()
         raise error.located(address.label) from None
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if type(error) is TimeoutError and monotonic() >= deadline:
+            raise DeadlinePassed from error
         raise
     return Dialed(transport, greeting, handshake.leftover, same_user)
 
@@ -183,19 +192,28 @@ def _is_ours(sock: socket.socket, address: Address) -> bool:
     return peer.uid == os.geteuid()
 
 
+def _seconds(deadline: float) -> float:
+    """Return the time left as a socket takes it, which is never none and never without end."""
+    return min(max(0.001, deadline - monotonic()), 86_400.0)
+
+
 def _connected(address: Address, deadline: float) -> socket.socket:
-    seconds = deadline - monotonic()
-    if seconds <= 0:
-        raise TimeoutError
+    if deadline <= monotonic():
+        raise DeadlinePassed
     if address.kind == "tcp":
-        sock = socket.create_connection((address.host or "", address.port or 0), timeout=seconds)
+        try:
+            sock = socket.create_connection((address.host or "", address.port or 0), timeout=_seconds(deadline))
+        except TimeoutError as error:
+            if monotonic() < deadline:
+                raise
+            raise DeadlinePassed from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
     if not hasattr(socket, "AF_UNIX"):
         raise ServerNotFound(str(address), "this system has no unix sockets; use tcp://127.0.0.1:PORT")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(seconds)
+        sock.settimeout(_seconds(deadline))
         sock.connect(address.path or "")
     except BaseException:
         sock.close()

@@ -22,7 +22,7 @@ CALL         client  ``CallBody``: object handle, method, arguments, numbered fi
 CANCEL       client  ``CancelBody``: settle this sequence
 OWNER_ENDED  client  the number of an owner that has ended
 CONTROL      client  ``ControlBody``: a question to the server itself (its objects, its status, stop)
-GOODBYE      client  empty: the session ends, in order
+GOODBYE      client  the session ends; empty, or the sequences above the mark whose replies have arrived
 ATTACHED     server  ``Attached``: whether the session was known
 REPLY        server  the result, encoded
 ERROR        server  the exception, encoded
@@ -79,6 +79,9 @@ KNOWN_FIELDS = frozenset({RECEIVED_SET, OWNER, GRANTS, REMAINING, MINIMUM_INDEX,
 IGNORED_FROM = 64
 
 DEFAULT_OWNER = 1
+
+# The call that retires an object. No class can expose a method of this name.
+DELETE = "#delete"
 
 
 class ProtocolError(Exception):
@@ -150,7 +153,7 @@ decode_float = msgspec.msgpack.Decoder(float).decode
 decode_sequences = msgspec.msgpack.Decoder(list[int]).decode
 decode_grants = msgspec.msgpack.Decoder(list[tuple[str, str, int]]).decode
 decode_definition = msgspec.msgpack.Decoder(tuple[str, str, msgspec.Raw]).decode
-BadBody = msgspec.MsgspecError
+BadBody = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)  # what the decoders above raise
 
 
 def pack(

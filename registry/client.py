@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry import _addresses, _peers
 from registry._addresses import Address
-from registry._events import DELETE
 from registry._link import Link
 from registry._transport import Dialed, dial
+from registry._wire import DELETE
 from registry.errors import AccessDenied, Closed, ServerNotFound, UnknownType
 from registry.proxies import Proxy, Remote, Unresolved, proxy_class
 
@@ -232,8 +232,7 @@ class Home:
             return self._link
 
     def adopt(self, link: Link) -> None:
-        """Use a session that is open already."""
-        link.users += 1
+        """Use a session that is open already, for as long as its clients keep it open."""
         self._link = link
 
     def close(self) -> None:
@@ -269,6 +268,8 @@ class Home:
             self._memory = MemoryServer(self._plugins)
             link = make(self._memory.dial)
             link.users = 1
+            with _links_lock:
+                _links[self.address, link.key] = link
             return link
         if address.kind not in ("unix", "tcp"):
             raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
@@ -301,10 +302,21 @@ class Home:
             raise UnknownType(typeid, _hint(typeid, link.table), link.label)
         return interface
 
+    @property
+    def reopen(self) -> Callable[[str, str, str], Any]:
+        """What unpickles a proxy."""
+        return _reopen
+
     def revive(self, handle: Handle) -> Any:
         """Return the proxy that a handle in a value stands for."""
         home = self if handle.address in ("", self.address) else home_of(handle.address)
-        return home.open(handle.typeid, *([handle.name] if handle.name else []))
+        return home.find(handle.typeid, handle.name)
+
+    def find(self, typeid: str, name: str) -> Any:
+        """Return a proxy for an object by the name that it has, also where each call makes a new one."""
+        remote = Remote(self, typeid, (name,) if name else (), {})
+        remote.is_found = True
+        return proxy_class(remote.resolve())(remote) if self.is_connected else Unresolved(remote)
 
 
 def _remote_of(proxy: Any) -> Remote:
@@ -348,6 +360,11 @@ def home_of(address: str) -> Home:
 
 
 _homes: dict[str, Home] = {}
+
+
+def _reopen(address: str, typeid: str, name: str) -> Any:
+    """Make a proxy from its pickle, which never holds a key: this process's own client for the address serves it."""
+    return home_of(address).find(typeid, name)
 
 
 def _dial(

@@ -47,7 +47,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Protocol
+from math import inf, isnan
+from typing import Any, Protocol
+
+import msgspec
 
 from registry import _codec
 from registry._leaves import Carried, Grant, Handle, OpaqueValue, Owner
@@ -66,7 +69,7 @@ class Steps(Protocol):
     def set_alarm(self, target: int, time: float | None) -> None: ...
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """The step under way, as the hosted object may see it.
 
     A read that looks at any of this is answered but never cached, since its answer depends on who asks and when.
@@ -78,17 +81,14 @@ class Call:
         label: Who calls, for people: host, pid and command.
     """
 
-    __slots__ = ("_label", "_now", "_owner", "_steps", "looked", "parked", "seq", "target")
-
-    def __init__(self, steps: Steps, now: float, owner: Owner, label: str, target: int, seq: int) -> None:
-        self._steps = steps
-        self._now = now
-        self._owner = owner
-        self._label = label
-        self.target = target
-        self.seq = seq
-        self.looked = False
-        self.parked: Waiter | None = None
+    _steps: Steps
+    _now: float
+    _owner: Owner
+    _label: str
+    target: int
+    seq: int
+    looked: bool = False
+    parked: Waiter | None = None
 
     @property
     def session(self) -> Owner:
@@ -134,9 +134,10 @@ class Waiter:
         label: Who waits, for people.
         since: When it began, in the engine's time.
         deadline: When it ends by itself, in the engine's time; None waits.
+        late: The reply at the deadline, as `encode_reply` makes it.
     """
 
-    __slots__ = ("deadline", "home", "label", "number", "otherwise", "owner", "seq", "since", "target")
+    __slots__ = ("deadline", "home", "label", "late", "number", "owner", "seq", "since", "target")
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class Waiter:
         target: int,
         since: float,
         deadline: float | None,
-        otherwise: object,
+        late: tuple[bool, bytes],
     ) -> None:
         self.number = number
         self.owner = owner
@@ -156,8 +157,17 @@ class Waiter:
         self.target = target
         self.since = since
         self.deadline = deadline
-        self.otherwise = otherwise
+        self.late = late
         self.home: Waiters | None = None
+
+    @property
+    def otherwise(self) -> object:
+        """The reply at the deadline. It is kept encoded: what is changed later in a value that was given stays out."""
+        return _codec.decode(self.late[1])
+
+    @otherwise.setter
+    def otherwise(self, value: object) -> None:
+        self.late = encode_reply(value)
 
 
 class Waiters:
@@ -177,14 +187,25 @@ class Waiters:
         Args:
             timeout: Seconds until the call ends by itself. None waits until woken.
             otherwise: The reply at the deadline; an exception instance is raised in the caller.
+
+        Raises:
+            ValueError: The timeout is not a number.
+            NotShareable: The reply at the deadline cannot cross.
+            RuntimeError: The call waits already, or this is no call of a method, so that nobody would wait.
         """
         step = call()
         if step.parked is not None:
             raise RuntimeError("a call can wait for one thing only")
+        if not step.seq:
+            raise RuntimeError("only a method that a client has called can wait")
         now = step._now
-        deadline = None if timeout is None else now + max(0.0, float(timeout))
+        seconds = inf if timeout is None else float(timeout)
+        if isnan(seconds):
+            raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
+        deadline = None if seconds == inf else now + max(0.0, seconds)
+        late = encode_reply(otherwise)
         waiter = Waiter(
-            step._steps.next_order(), step._owner, step._label, step.seq, step.target, now, deadline, otherwise
+            step._steps.next_order(), step._owner, step._label, step.seq, step.target, now, deadline, late
         )
         self._admit(waiter)
         step.parked = waiter
@@ -255,7 +276,26 @@ def carry(value: object) -> Carried:
 def at(time: float | None) -> None:
     """Ask the engine to call ``due(now)`` of this object at `time`, as `Call.now` counts it.
 
-    An object has one such alarm: a later call replaces it, None takes it back.
+    An object has one such alarm: a later call replaces it, None takes it back. One for a time that has come is
+    called with the next event, and not again before time has gone on.
+
+    Raises:
+        ValueError: The time is not a number.
     """
     step = call()
-    step._steps.set_alarm(step.target, time)
+    if time is not None:
+        time = float(time)
+        if isnan(time):
+            raise ValueError("the time of an alarm must be a number")
+    step._steps.set_alarm(step.target, None if time == inf else time)
+
+
+def encode_reply(value: object) -> tuple[bool, bytes]:
+    """Return whether a reply is an error, and its encoding; an exception instance is one.
+
+    Raises:
+        NotShareable: It cannot cross.
+    """
+    if isinstance(value, BaseException):
+        return True, _codec.encode_exception(value)
+    return False, _codec.encode(value)

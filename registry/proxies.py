@@ -14,14 +14,24 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from registry import _codec
 from registry._leaves import Carried, Grant, Handle, OpaqueValue
 from registry._snapshots import freeze
 from registry.declarations import DUNDERS, Interface
-from registry.errors import CallTimeout, EditConflict, LockLost, NotShareable, SnapshotError
+from registry.errors import (
+    CallTimeout,
+    EditConflict,
+    LockLost,
+    NotShareable,
+    OutcomeUnknown,
+    RegistryError,
+    SnapshotError,
+    StateLost,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,6 +52,8 @@ class Home(Protocol):
     def interface(self, typeid: str) -> Interface: ...
     def revive(self, handle: Handle) -> Any: ...
     @property
+    def reopen(self) -> Callable[[str, str, str], Any]: ...
+    @property
     def domain(self) -> str: ...
 
 
@@ -55,7 +67,7 @@ class Remote:
         interface: The type's row in the server's table, once it is known.
     """
 
-    __slots__ = ("_args", "_at", "_handle", "_kwargs", "definition", "home", "interface", "name", "typeid")
+    __slots__ = ("_args", "_at", "_handle", "_kwargs", "definition", "home", "interface", "is_found", "name", "typeid")
 
     def __init__(self, home: Home, typeid: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.home = home
@@ -65,6 +77,7 @@ class Remote:
         self.interface: Interface | None = None
         self._args = args
         self._kwargs = kwargs
+        self.is_found = False  # it came as a handle: where each call makes a new object, this one is there
         self._at: tuple[Link, bytes] | None = None
         self._handle = 0
 
@@ -86,6 +99,8 @@ class Remote:
                         "name share the same object"
                     )
                 self.name, args = args[0], args[1:]
+            elif interface.per == "call" and self.is_found:
+                args = ()
             elif interface.per == "call":
                 self.name = os.urandom(12).hex()
             else:
@@ -161,22 +176,25 @@ class Remote:
 class Bond:
     """Tie a grant to the lock that gave it, in the session that got it."""
 
-    __slots__ = ("_remote", "_session")
+    __slots__ = ("_pid", "_remote", "_session")
 
     def __init__(self, remote: Remote) -> None:
+        link = remote.home.link()
         self._remote = remote
-        self._session = remote.home.link().key
-
-    @property
-    def is_ours(self) -> bool:
-        """False in a forked child, and once the session is lost: then there is nothing to give back."""
-        return self._remote.home.link().key is self._session
+        self._session = link.key
+        self._pid = link.pid
 
     def release(self, grant: Grant) -> None:
         remote = self._remote
-        if not self.is_ours:
-            raise LockLost(remote.title, "the session that held it has ended", remote.home.link().label)
-        remote.invoke("release", (grant.number,))
+        link = remote.home.link()
+        try:
+            if link.key is self._session:
+                remote.invoke("release", (grant.number,))
+                return
+        except (OutcomeUnknown, StateLost):
+            if link.key is self._session:
+                raise
+        raise LockLost(remote.title, "the session that held it has ended", link.label)
 
     def enter(self, grant: Grant) -> Grant:
         remote = self._remote
@@ -195,15 +213,21 @@ class Bond:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self.is_ours:
-            return
-        self._relax(grant)
+        if self._remote.home.link().pid != self._pid:
+            return  # a forked child owns nothing of its parent's
         try:
+            self._relax(grant)
             self.release(grant)
-        except Exception:
+        except RegistryError:
             # The body's own error tells more than that its lock was lost meanwhile.
             if error is None:
                 raise
+        except BaseException:
+            # A signal handler raised, perhaps before anything was sent: the block is left all the same.
+            self._relax(grant)
+            with suppress(RegistryError):
+                self.release(grant)
+            raise
 
     @contextmanager
     def guard(self, grant: Grant) -> Iterator[Grant]:
@@ -269,7 +293,7 @@ class Proxy:
         return (self._remote.home.address, self._remote.typeid, self._remote.name)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str, str]]:
-        return _reopen, self._identity()
+        return self._remote.home.reopen, self._identity()
 
     def __copy__(self) -> Proxy:
         return self
@@ -278,11 +302,25 @@ class Proxy:
         return self
 
 
-def _reopen(address: str, typeid: str, name: str) -> Any:
-    """Make a proxy from its pickle, which never holds a key: this process's own client for the address serves it."""
-    from registry.client import home_of
+def _taking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method that may wait: what it gives goes back if an exception, as of a signal handler, keeps it from us."""
 
-    return home_of(address).open(typeid, *([name] if name else []))
+    @wraps(function)
+    def method(self: Any, /, *args: object, **kwargs: object) -> Any:
+        link = self._remote.home.link()
+        local = link.local
+        try:
+            value = function(self, *args, **kwargs)
+            taking = local.taking
+            if taking is not None:
+                # A statement and not a call: nothing can raise between it and the return.
+                taking.delivered = True
+            return value
+        except BaseException:
+            link.take_back()
+            raise
+
+    return method
 
 
 # -- shapes -------------------------------------------------------------------------------------------------------------
@@ -351,8 +389,10 @@ class MappingShape(Container):
 
     def update(self, other: Any = (), /, **kwargs: Any) -> None:
         """Set many keys in one call, at one moment."""
-        if isinstance(other, (Mapping, MappingShape)) or hasattr(other, "keys"):
+        if isinstance(other, (Mapping, MappingShape)):
             pairs = list(other.items())
+        elif hasattr(other, "keys"):
+            pairs = [(key, other[key]) for key in other.keys()]
         else:
             pairs = [(key, value) for key, value in other]
         pairs += kwargs.items()
@@ -391,6 +431,11 @@ class Edit:
         self._session = b""
         self._value: Any = None
 
+    @property
+    def _remote(self) -> Remote:
+        return self._proxy._remote
+
+    @_taking
     def __enter__(self) -> Any:
         proxy = self._proxy
         turn, value = proxy._call("edit", self._key)
@@ -405,6 +450,7 @@ class Edit:
         self._value = value
         return value
 
+    @_taking
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -471,6 +517,7 @@ class QueueShape(Proxy):
 
     __slots__ = ()
 
+    @_taking
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the next item, waiting for one."""
         return self._call("get", block, timeout)
@@ -495,21 +542,34 @@ class LockShape(Proxy):
         return True
 
     def __enter__(self) -> Grant:
-        grant: Grant = self._call("acquire")
+        link = self._remote.home.link()
+        local = link.local
+        held = _held(self)
+        guards, depth = len(local.guards), len(held)
         try:
+            grant: Grant = self._call("acquire")
             grant.__enter__()
-            _held(self).append(grant)
+            held.append(grant)
+            taking = local.taking
+            if taking is not None:
+                taking.delivered = True
+            return grant
         except BaseException:
-            # Interrupted on the way in: nobody would ever release it.
-            if grant and _held(self)[-1:] != [grant]:
-                grant.__exit__(None, None, None)
+            # Interrupted on the way in, or refused: the block is not entered, and nobody would ever release.
+            del local.guards[guards:], held[depth:]
+            link.take_back()
             raise
-        return grant
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _held(self).pop().__exit__(kind, error, traceback)
+        held = _held(self)
+        grant = held[-1]
+        try:
+            grant.__exit__(kind, error, traceback)
+        finally:
+            if held[-1:] == [grant]:
+                held.pop()
 
 
 def _held(proxy: LockShape) -> list[Grant]:
@@ -540,7 +600,7 @@ SHAPES: dict[str | None, type[Proxy]] = {
 _CONTAINERS = frozenset({dict, list, set, tuple})
 
 
-def _method(name: str) -> Callable[..., Any]:
+def _method(name: str, waiting: bool = False) -> Callable[..., Any]:
     def method(self: Proxy, /, *args: object, **kwargs: object) -> Any:
         value = self._call(name, *args, **kwargs)
         if type(value) in _CONTAINERS and name in self._interface.readonly:
@@ -549,7 +609,7 @@ def _method(name: str) -> Callable[..., Any]:
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"Call `{name}` of the hosted object."
-    return method
+    return _taking(method) if waiting else method
 
 
 _classes: dict[bytes, type[Proxy]] = {}
@@ -575,7 +635,7 @@ def _make_class(interface: Interface) -> type[Proxy]:
     for name in interface.exposed:
         # What the shape spells out is the client's side of the same method.
         if name not in spelled:
-            body[name] = _method(name)
+            body[name] = _method(name, name in interface.waiting)
     for name in _PUBLIC.get(interface.shape, frozenset()) - set(interface.exposed):
         body[name] = _Absent()
     if "__iter__" in interface.exposed and "__iter__" not in spelled:

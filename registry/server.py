@@ -103,8 +103,10 @@ class ManagerServer:
         self.trust = trust
         self.lease = lease
         self.idle_limit: float | None = None
+        self.notes: dict[str, Any] = {}
         self.on_ready: Callable[[], None] | None = None
         self._state = Path(state) if state is not None else None
+        self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._lock: _addresses.ServerLock | None = None
         self._thread: threading.Thread | None = None
@@ -139,10 +141,9 @@ class ManagerServer:
         if self._listener is not None:
             return
         since = time.time()
-        place = Place(self._address)
         if self._address.kind == "tcp":
             self._listener = self._listen_tcp()
-            place = Place(self._address)
+        place = Place(self._address, self._directory)
         try:
             place.ensure()
             self._take_lock(place)
@@ -151,7 +152,8 @@ class ManagerServer:
             if self._listener is None:
                 self._listener = _listen_unix(Path(self._address.path or ""))
             if self._lock is not None:
-                self._lock.write_info({"pid": os.getpid(), "since": since, "address": self.url})
+                info = {"pid": os.getpid(), "since": since, "address": self.url}
+                self._lock.write_info({**info, **self.notes})
         except BaseException:
             self._release()
             raise
@@ -334,6 +336,8 @@ class ManagerServer:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # What was ignored stays so, as under nohup: a manager's server is not ended by the Ctrl-C of its starter.
+        before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
         def drain(number: int, frame: FrameType | None = None) -> None:
             log.info("stopping on %s", signal.Signals(number).name)
@@ -405,7 +409,7 @@ class ManagerServer:
         """Stop a server that was started on demand, once it has had nothing to do for `idle_limit`."""
         if self._loop is None or self.idle_limit is None:
             return
-        if self.host.clients or self.host.engine.objects:
+        if self.host.clients or self.host.objects():
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = time.monotonic()
@@ -448,12 +452,15 @@ class ManagerServer:
     def _process_ended(self, client: Client) -> None:
         self.unwatch(client)
         attachment = client.attachment
-        if attachment is not None and attachment.sink is not None:
-            attachment.sink.drain()
+        sink = attachment.sink if attachment is not None else None
+        if sink is not None:
+            sink.drain()
         if client.key in self.host.clients:
             log.info("process of %s has ended", client.label)
         self.host.end(client, self.now())
         self.flush()
+        if sink is not None:
+            sink.end()  # a child may hold the other end; nothing that it sends there is its own
 
     def close_inherited(self) -> None:
         """In a forked child: let go of what belongs to the server of the parent."""
@@ -535,7 +542,8 @@ class _Connection(asyncio.Protocol):
             os.close(self._pidfd)
             self._pidfd = None
         if self._stock is not None:
-            self._stock.lost()
+            # A unix socket that is closed with bytes unread in it is reset.
+            self._stock.lost(unread=isinstance(error, ConnectionResetError))
         elif self._attachment is not None:
             client = self._attachment.client
             server.host.detach(self._attachment, server.now())
@@ -554,7 +562,9 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._blocked = False
-        if not self._backlog:
+        if self._backlog:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        else:
             self._transport.resume_reading()
 
     # -- what they do ------------------------------------------------------------------------------------------------
@@ -572,6 +582,11 @@ class _Connection(asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         return sock.fileno() if sock is not None else -1
 
+    @property
+    def sock(self) -> Any:
+        """The socket, as far as the loop shows it."""
+        return self._transport.get_extra_info("socket")
+
     def drain(self) -> None:
         """Take everything that the peer has sent before it ended, from our own buffer and from the kernel's.
 
@@ -585,12 +600,16 @@ class _Connection(asyncio.Protocol):
         sock = socket.socket(fileno=os.dup(number))
         try:
             while data := sock.recv(1 << 16, getattr(socket, "MSG_DONTWAIT", 0)):
-                self._reader.feed(data)
-                self._turn()
+                self.data_received(data)
                 while self._backlog:
                     self._turn()
-        except (BlockingIOError, ConnectionError):
+            if self._stock is not None:
+                self._stock.lost()
+        except BlockingIOError:
             pass  # that was all
+        except ConnectionError:
+            if self._stock is not None:
+                self._stock.lost(unread=True)
         finally:
             sock.close()
 
@@ -682,7 +701,7 @@ class _Connection(asyncio.Protocol):
         server.flush()
 
     def _next_turn(self) -> None:
-        if self._backlog:
+        if self._backlog and not self._blocked:
             self._turn()
 
     def _set_backlog(self, backlog: bool) -> None:

@@ -1,10 +1,10 @@
 """Drive an `Engine` by events, as the shell of a server would, without any I/O.
 
-`Driver` owns an engine and a clock that only the test moves; `Client` is one session of it: it numbers its calls,
-opens itself and creates objects at first use, encodes arguments as the types' carried parameters ask for, and
-acknowledges the replies that came, unless it is `deaf`. ``twin=True`` keeps a second engine that is fed the same
-events, and is thrown away and restored from its snapshot before each of them: the two must give the same outputs
-and have the same snapshot, whatever the test does.
+`Driver` owns an engine and a clock that only the test moves; `Client` is one session of it: it numbers its
+calls, opens itself and creates objects at first use, encodes arguments as the types' carried parameters ask
+for, and acknowledges the replies that came, unless it is `deaf`. ``twin=True`` keeps a second engine that is
+fed the same events, and is thrown away and restored from its snapshot before each of them: the two must give
+the same outputs and have the same snapshot, whatever the test does.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class Client:
         self._received: set[int] = set()
         self._mark = 0
 
-    def send(self, title: str, method: str, *args: object, owner: int = 1, **kwargs: object) -> Ticket:
-        """Make a call and return it, answered or waiting. A method declared readonly is answered as a read."""
+    def send(self, title: str, method: str, /, *args: object, owner: int = 1, **kwargs: object) -> Ticket:
+        """Make a call and return it, answered or waiting. A readonly method is answered as a read."""
         driver, engine = self.driver, self.driver.engine
         typeid, name = title.split(":")
         interface = driver.declarations[typeid].interface
@@ -134,7 +134,7 @@ class Client:
             method=method,
             arguments=arguments,
             received=self.mark,
-            above=tuple(sorted(self._received)),
+            above=self.above,
         )
         ticket = Ticket(self, event)
         if reads:
@@ -160,7 +160,7 @@ class Client:
         driver.feed(event)
         return ticket
 
-    def create(self, title: str, *args: object, **kwargs: object) -> None:
+    def create(self, title: str, /, *args: object, **kwargs: object) -> None:
         """Create an object with arguments of its own."""
         driver = self.driver
         typeid, name = title.split(":")
@@ -184,7 +184,7 @@ class Client:
         if outputs:
             raise _codec.decode(outputs[0].body)
 
-    def call(self, title: str, method: str, *args: object, owner: int = 1, **kwargs: object) -> Any:
+    def call(self, title: str, method: str, /, *args: object, owner: int = 1, **kwargs: object) -> Any:
         """Make a call that is answered at once, and return its result or raise its error."""
         return self.send(title, method, *args, owner=owner, **kwargs).result()
 
@@ -196,7 +196,8 @@ class Client:
     def end(self) -> None:
         """End the session, as a death does; replies that were not heard are taken back."""
         if self.number:
-            self.driver.feed(SessionEnded(now=self.driver.now, session=self.number, received=self.mark))
+            now = self.driver.now
+            self.driver.feed(SessionEnded(now=now, session=self.number, received=self.mark, above=self.above))
             self.number = 0
 
     @property
@@ -206,6 +207,16 @@ class Client:
             self._mark += 1
             self._received.discard(self._mark)
         return self._mark
+
+    @property
+    def above(self) -> tuple[tuple[int, int], ...]:
+        """The received set: the ranges of replies that have come above the mark."""
+        mark = self.mark
+        return tuple((seq, seq) for seq in sorted(self._received) if seq > mark)
+
+    def heard(self, seq: int) -> bool:
+        """Tell whether a reply has come."""
+        return seq <= self.mark or seq in self._received
 
     def hear(self, seq: int) -> None:
         """Take note of a reply, to acknowledge it with the next call."""
@@ -253,7 +264,7 @@ class Ticket:
         """Return the result, or the class of the error; for comparing with a model."""
         try:
             return self.result()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever was raised is the outcome
             return type(error)
 
     def resend(self, remaining: float | None = None) -> None:

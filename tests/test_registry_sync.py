@@ -9,10 +9,10 @@ from engine_driver import CANCELLED, START, WAITING, Driver, Ticket
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from registry_sync import LOCK, RLOCK, registry_shared_objects
 
 from registry import Grant
 from registry.errors import NotOwner
+from registry_sync import LOCK, RLOCK, registry_shared_objects
 
 KINDS = pytest.mark.parametrize("typeid", ["lock", "rlock"])
 
@@ -86,11 +86,11 @@ def test_timeouts_of_threading(typeid: str) -> None:
         assert room.engine.next_due() is None
         ticket.cancel()
     assert not bob.call(f"{typeid}:l", "acquire", False, -1)
-    with pytest.raises(ValueError, match="^can't specify a timeout for a non-blocking call$"):
+    with pytest.raises(ValueError, match=r"^can't specify a timeout for a non-blocking call$"):
         bob.call(f"{typeid}:l", "acquire", False, 5)
     for client in (alice, bob):
         for wrong in (-2, -0.5, float("nan")):
-            with pytest.raises(ValueError, match="^timeout value must be a non-negative number$"):
+            with pytest.raises(ValueError, match=r"^timeout value must be a non-negative number$"):
                 client.call(f"{typeid}:l", "acquire", timeout=wrong)
 
 
@@ -358,7 +358,7 @@ class Exclusion(RuleBasedStateMachine):
     @rule()
     def lose_the_last_reply(self) -> None:
         """The latest grant could not be delivered: its client cancels it, unless it has acknowledged."""
-        ticket, client, owner, number = self.granted.pop()
+        ticket, client, _, number = self.granted.pop()
         session = self.room.engine.sessions.get(self.clients[client].number)
         if session is None or session.is_stale(ticket.event.seq) or ticket.event.session != session.number:
             return

@@ -112,7 +112,7 @@ class Queue:
                 raise queue.Empty
             return self._getters.wait(seconds, otherwise=queue.Empty())
         item = self._items.popleft()
-        while self._putters and not self.full():
+        if not self.full():
             waiter = self._putters.wake()
             if waiter is not None:
                 self._add(self._offers.pop(waiter.number))

@@ -153,7 +153,8 @@ class Exclusive:
         # Whoever waits in vain is to be told who has it by then, not who had it when the wait began.
         refusal = self._refusal()
         for waiter in self._waiters:
-            waiter.otherwise = refusal
+            if waiter.deadline is not None:
+                waiter.otherwise = refusal
 
 
 def patience(blocking: bool, timeout: float | None) -> float | None:

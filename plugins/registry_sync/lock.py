@@ -7,7 +7,7 @@ Promise
     than that of every grant before it, of whatever lock, for use as a fencing token.
 
 Cost
-    ``acquire`` and ``locked`` are O(1), ``release`` is O(those who wait).
+    ``acquire`` and ``locked`` are O(1), ``release`` is O(those who wait with a timeout).
 
 Failure
     *The holder dies*: the lock goes to the next at once, and the next grant is ``abandoned`` and names who

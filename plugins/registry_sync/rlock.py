@@ -6,7 +6,8 @@ Promise
     grants has the number of the first. Others are served in the order in which they came.
 
 Cost
-    ``acquire`` and ``locked`` are O(1), the last ``release`` is O(those who wait), the others are O(1).
+    ``acquire`` and ``locked`` are O(1), and so is ``release``, but for the last one: it is O(those who wait
+    with a timeout).
 
 Failure
     *The holder dies*, its process or its thread or task alone: all levels go at once, the next has the

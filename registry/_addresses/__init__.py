@@ -21,7 +21,7 @@ link or open to others is refused, naming the cure.
 from __future__ import annotations
 
 from registry._addresses._epoch import EpochFile
-from registry._addresses._keys import find_authkey, load_key
+from registry._addresses._keys import find_authkey, load_key, read_authkey
 from registry._addresses._lock import ServerLock
 from registry._addresses._names import DEFAULT, SOCKET_PATH_LIMIT, Address, Place, home, parse
 
@@ -36,4 +36,5 @@ __all__ = [
     "home",
     "load_key",
     "parse",
+    "read_authkey",
 ]

@@ -91,11 +91,7 @@ def find_authkey(
         return b""
     path = os.environ.get("REGISTRY_AUTHKEY_FILE")
     if path:
-        try:
-            # Its owner and links are the user's affair; a group may be given it to read.
-            return _read_key(path, 0o027, follow=True)
-        except FileNotFoundError:
-            raise AccessDenied(f"the file that REGISTRY_AUTHKEY_FILE names is not there: {path}") from None
+        return read_authkey(path, "the file that REGISTRY_AUTHKEY_FILE names")
     place = Place(address)
     if create:
         place.ensure()
@@ -105,6 +101,24 @@ def find_authkey(
         raise AccessDenied(
             f"there is no key for {address.label}: give authkey=, or name its file in REGISTRY_AUTHKEY_FILE"
         ) from None
+
+
+def read_authkey(path: str | os.PathLike[str], what: str = "the key file") -> bytes:
+    """Return the key in a file that the user names, without one newline at its end.
+
+    Args:
+        path: the file.
+        what: how the user is told of it.
+
+    Raises:
+        AccessDenied: it is not there, or others can read it.
+        ValueError: it is empty.
+    """
+    try:
+        # Its owner and links are the user's affair; a group may be given it to read.
+        return _read_key(os.fspath(path), 0o027, follow=True)
+    except FileNotFoundError:
+        raise AccessDenied(f"{what} is not there: {os.fspath(path)}") from None
 
 
 def _read_key(path: str, refused: int, *, follow: bool) -> bytes:

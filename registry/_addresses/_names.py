@@ -278,8 +278,14 @@ class Place:
     address: Address
     _directory: str
 
-    def __init__(self, address: str | tuple[str, int] | Address | None = None) -> None:
+    def __init__(
+        self, address: str | tuple[str, int] | Address | None = None, directory: str | None = None
+    ) -> None:
         """Find the place of an address. Nothing is created, see `ensure`.
+
+        Args:
+            address: the server's.
+            directory: where it is, for a server that nobody finds by its address.
 
         Raises:
             ValueError: the address is wrong, or ``memory://``, which has no place.
@@ -287,7 +293,9 @@ class Place:
         address = parse(address)
         if address.kind == "memory":
             raise ValueError("memory:// is in this process alone and has no directory")
-        if address.name is not None and address.path is not None:
+        if directory is not None:
+            pass
+        elif address.name is not None and address.path is not None:
             directory = os.path.dirname(address.path)
         else:
             directory = os.path.join(_home(), _derived_name(address))

@@ -54,10 +54,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.msgpack import Ext
 
 from .._leaves import Carried, pack_scalar
 from ._base import LIMIT, SCALARS, CodecError
-from ._read import Reader, read
+from ._read import EXTENSION, SIMPLE, Reader, read, read_plain
 from ._write import Writer, pack, packed
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ __all__ = [
 ]
 
 _encode = msgspec.msgpack.encode
+_DIRECT = SCALARS | {Ext}
 
 
 def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
@@ -95,6 +97,8 @@ def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
     """
     if type(value) in SCALARS:
         return pack_scalar(value)
+    if type(value) is Carried and not value.domain:
+        return _encode(Ext(35, value.data))
     return pack(Writer(outgoing), value)
 
 
@@ -142,9 +146,15 @@ def encode_arguments(
     Raises:
         NotShareable: something in an argument cannot cross; the error names the argument and the place in it.
     """
-    if not carried and not kwargs and type(args) is tuple and SCALARS.issuperset(map(type, args)):
+    if not kwargs and type(args) is tuple and SCALARS.issuperset(map(type, args)):
         try:
-            return _encode((args, kwargs))
+            if not carried:
+                return _encode((args, kwargs))
+            row: list[object] = list(args)
+            for position in carried.values():
+                if 0 <= position < len(row):
+                    row[position] = Ext(35, pack_scalar(row[position]))
+            return _encode((row, kwargs))
         except (OverflowError, UnicodeEncodeError):
             pass  # the long way has room for them
     return packed(Writer(outgoing), lambda writer: writer.call(args, kwargs, carried or {}, opaque))
@@ -175,6 +185,11 @@ def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
     Raises:
         CodecError: the bytes are no value, or lie too deep.
     """
+    if data and data[0] in EXTENSION and incoming is not None:
+        # A carried value alone is what most reads of a container return.
+        value = read_plain(data)
+        if type(value) is Ext and value.code == 35:
+            return incoming(Carried(value.data))
     return read(data, Reader(incoming))
 
 
@@ -184,6 +199,19 @@ def decode_arguments(data: Buffer, *, incoming: Incoming | None = None) -> tuple
     Raises:
         CodecError: the bytes are no arguments.
     """
+    value = read_plain(data)
+    if type(value) is list and len(value) == 2 and value[1] == {} and type(value[0]) is list:
+        # Scalars, and scalars that are carried, need no second look.
+        row = value[0]
+        if _DIRECT.issuperset(map(type, row)):
+            for place, item in enumerate(row):
+                if type(item) is Ext:
+                    if item.code != 35:
+                        break
+                    carried = Carried(item.data)
+                    row[place] = carried if incoming is None else incoming(carried)
+            else:
+                return row, {}
     value = read(data, Reader(incoming))
     if type(value) is list and len(value) == 2:
         args, kwargs = value
@@ -203,4 +231,7 @@ def decode_carried(carried: Carried, incoming: Incoming | None = None) -> Any:
     """
     if carried.domain:
         raise CodecError(f"{carried!r} is opaque, not typed")
-    return read(carried.data, Reader(incoming, inside=True))
+    data = carried.data
+    if data and SIMPLE[data[0]]:
+        return read_plain(data)
+    return read(data, Reader(incoming, inside=True))

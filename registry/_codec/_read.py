@@ -36,16 +36,28 @@ _decode = msgspec.msgpack.decode
 _decode_plain = msgspec.msgpack.Decoder().decode
 
 # What a first byte can promise: a scalar without an extension.
-_SIMPLE = [
+SIMPLE = [
     not (0x80 <= n <= 0x9F or 0xDC <= n <= 0xDF or 0xC7 <= n <= 0xC9 or 0xD4 <= n <= 0xD8) for n in range(256)
 ]
+
+
+# The first bytes of an extension whose header has one size byte or none.
+EXTENSION = frozenset({0xC7, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8})
+
+
+def read_plain(data: Buffer) -> Any:
+    """Decode what is msgpack and nothing else; extensions come back as `Ext`, for the caller to look at."""
+    try:
+        return _decode_plain(data)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(str(error)) from error
 
 
 def read(data: Buffer, reader: Reader) -> Any:
     """Decode a value."""
     if not data:
         raise CodecError("no bytes at all")
-    if _SIMPLE[data[0]]:
+    if SIMPLE[data[0]]:
         try:
             return _decode_plain(data)
         except ValueError as error:

@@ -1,0 +1,149 @@
+"""Live objects as the engine knows them, and what they were made with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from registry import _codec
+from registry._leaves import Carried
+from registry.declarations import SharedObject
+from registry.errors import DefinitionConflict, NotShareable
+from registry.hosting import Waiter
+
+NO_ARGUMENTS = _codec.encode([[], {}])
+
+
+class Hosted:
+    """A live object and what the engine knows of it.
+
+    Attributes:
+        number: Its incarnation; numbers are never reused.
+        definition: The arguments it was made with, bound to the factory's signature, in canonical form.
+        maker: Who made it, for people; `made` says when.
+        alarm: When ``due`` is to be called, with the order that breaks ties, or None.
+        changed: The index of the last event that may have changed it.
+        session: The session it ends with, or 0.
+        sessions: The sessions to tell it about when they end.
+        stopped: Why it refuses further calls, or empty.
+    """
+
+    __slots__ = (
+        "alarm",
+        "arguments",
+        "changed",
+        "declaration",
+        "definition",
+        "instance",
+        "made",
+        "maker",
+        "methods",
+        "name",
+        "number",
+        "session",
+        "sessions",
+        "stopped",
+        "tells_owner",
+        "tells_vacant",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        declaration: SharedObject[Any],
+        name: str,
+        arguments: bytes,
+        definition: bytes,
+        *,
+        maker: str,
+        made: float,
+        session: int,
+    ) -> None:
+        self.number = number
+        self.declaration = declaration
+        self.name = name
+        self.arguments = arguments
+        self.definition = definition
+        self.maker = maker
+        self.made = made
+        self.session = session
+        self.sessions: dict[int, None] = {}
+        self.waits: dict[int, Waiter] = {}
+        self.alarm: tuple[float, int] | None = None
+        self.changed = 0
+        self.stopped = ""
+        self.methods: dict[str, Callable[..., Any]] = {}
+
+    def live(self, instance: Any) -> None:
+        """Take the live object that the factory made."""
+        self.instance = instance
+        self.tells_owner = hasattr(instance, "owner_ended")
+        self.tells_vacant = hasattr(instance, "vacant")
+
+    def check(self, arguments: bytes) -> None:
+        """Compare the arguments of a later use with those that the object was made with.
+
+        Raises:
+            DefinitionConflict: They differ.
+            TypeError: They do not fit the factory.
+        """
+        if arguments in (self.arguments, NO_ARGUMENTS):
+            return
+        _, _, given = bind(self.declaration, arguments)
+        if given != self.definition:
+            stored_text, given_text = _differences(self.definition, given)
+            raise DefinitionConflict(self.title, stored_text, given_text, self.maker, self.made)
+
+    @property
+    def title(self) -> str:
+        """The object as errors and the command line write it."""
+        return f"{self.declaration.typeid}:{self.name}" if self.name else self.declaration.typeid
+
+
+def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
+    """Return the arguments of a definition, and their canonical form bound to the factory's signature.
+
+    Raises:
+        TypeError: They do not fit.
+        NotShareable: There is a pickle in them, which nobody has vouched for.
+    """
+    args, kwargs = _codec.decode_arguments(arguments, incoming=_typed)
+    signature = _signature(declaration.factory)
+    if signature is None:
+        return args, kwargs, _codec.canonical([args, kwargs])
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{declaration.typeid}{signature}: {error}") from None
+    given = _codec.canonical(dict(bound.arguments))
+    bound.apply_defaults()
+    try:
+        return args, kwargs, _codec.canonical(dict(bound.arguments))
+    except NotShareable:  # a default that is no value, such as a sentinel, cannot be given either
+        return args, kwargs, given
+
+
+@lru_cache(maxsize=1024)
+def _signature(factory: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(factory)
+    except ValueError:  # some builtins tell none
+        return None
+
+
+def _typed(leaf: object) -> object:
+    if type(leaf) is tuple or (type(leaf) is Carried and leaf.domain):
+        raise NotShareable("an argument of a definition", "it must be a plain typed value")
+    return leaf
+
+
+def _differences(stored: bytes, given: bytes) -> tuple[str, str]:
+    """Return the parameters in which two definitions differ, as text."""
+    old, new = _codec.decode(stored), _codec.decode(given)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return repr(old), repr(new)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return tuple(", ".join(f"{name}={side.get(name)!r}" for name in names) for side in (old, new))  # type: ignore[return-value]

@@ -1,0 +1,412 @@
+"""Sessions of stock clients: who a connection belongs to, and what its process has called and received."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from registry import _peers
+from registry._events import Call, Output
+from registry._host import Attachment, Client, Host, Target
+from registry._objects import NO_ARGUMENTS
+from registry._peers import Peer
+from registry._stock._connection import StockConnection
+from registry._wire import DELETE
+from registry.errors import NoSuchObject, UnknownType
+
+#: Seconds for which a session without a process is believed after its connection has closed.
+STOCK_GRACE: Final = 10.0
+
+# Seconds for which an object that such a client made for itself is kept, if nobody calls it or lets go of it.
+REFERENCE_GRACE: Final = 3600.0
+
+# Names of threads that a session remembers; a thread that has ended does not say so.
+_MOST_OWNERS: Final = 4096
+
+
+class Server(Protocol):
+    """What is asked of the server around."""
+
+    host: Host
+    authkey: bytes
+    trust: Any
+
+    @property
+    def address(self) -> str | tuple[str, int]: ...
+    @property
+    def url(self) -> str: ...
+    def now(self) -> float: ...
+    def watch(self, client: Client, pidfd: int) -> None: ...
+    def _begin_stop(self) -> None: ...
+
+
+class Wire(Protocol):
+    """What is asked of a connection of the server."""
+
+    @property
+    def sock(self) -> Any: ...
+    def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def drain(self) -> None: ...
+
+
+class Session:
+    """A process, or where that cannot be known a name, with all its connections.
+
+    Attributes:
+        client: what the host knows it as.
+        connections: those that are open.
+        made: the objects that end with it, by ident.
+    """
+
+    __slots__ = (
+        "_acknowledged", "_calls", "_definitions", "_forget", "_last", "_last_owner", "_open", "_owners",
+        "_targets", "_unread", "client", "connections", "made", "stock",
+    )  # fmt: skip
+
+    def __init__(self, stock: StockSessions, client: Client, forget: Callable[[], object]) -> None:
+        self.stock = stock
+        self.client = client
+        self.connections: set[StockConnection] = set()
+        self.made: set[str] = set()
+        self._forget = forget
+        self._targets: dict[str, Target] = {}
+        # The server drops the record of an object that is as good as new; the next call makes it again, as it was.
+        self._definitions: dict[str, bytes] = {}
+        self._calls: dict[int, StockConnection] = {}
+        self._last = 0
+        # Calls whose replies are remembered for us, in their order, and ranges of calls that we have the replies to, but
+        # have not yet told the engine so.
+        self._unread: list[int] = []
+        self._acknowledged: list[tuple[int, int]] = []
+        self._owners: dict[tuple[str, int], int] = {}
+        self._open: set[tuple[str, int]] = set()
+        self._last_owner = 0
+        client.deliver = self._deliver
+        client.attachment = Attachment(client.domain, client.label, client.pid)
+        client.attachment.sink = self
+
+    @property
+    def alive(self) -> bool:
+        """Whether the host still has it."""
+        return self.client.key in self.stock.server.host.clients
+
+    @property
+    def next(self) -> int:
+        """The number of the next call."""
+        return self._last + 1
+
+    # -- owners ------------------------------------------------------------------------------------------------------
+
+    def owner(self, name: str) -> tuple[int, tuple[str, int]]:
+        """Return the owner of a new connection of that name, and its place, to be given back by `close`."""
+        k = 0
+        while (name, k) in self._open:
+            k += 1
+        place = (name, k)
+        self._open.add(place)
+        number = self._owners.pop(place, 0)
+        if not number:
+            number = self._last_owner = self._last_owner + 1
+        self._owners[place] = number  # as the latest
+        if len(self._owners) > _MOST_OWNERS:
+            oldest = next((other for other in self._owners if other not in self._open), None)
+            if oldest is not None:
+                del self._owners[oldest]
+        return number, place
+
+    def close(self, connection: StockConnection, place: tuple[str, int] | None) -> None:
+        """A connection is gone. Nothing that it has brought is."""
+        self.connections.discard(connection)
+        if place is not None:
+            self._open.discard(place)
+        self.stock.closed(self)
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def define(self, ident: str, definition: bytes | None = None) -> Target:
+        """Return what an ident stands for.
+
+        Args:
+            ident: ``typeid:name``.
+            definition: the arguments of its factory, where the client has given some.
+
+        Raises:
+            UnknownType, NoSuchObject: it stands for nothing here.
+        """
+        host = self.stock.server.host
+        target = self._targets.get(ident)
+        typeid, colon, name = ident.partition(":")
+        if target is not None and definition is None:
+            if target.definition is None and host.engine.find(typeid, name) is None:
+                target.definition = self._definitions.get(ident)
+            return target
+        declaration = host.declarations.get(typeid)
+        if declaration is None:
+            raise UnknownType(typeid)
+        if not colon or bool(name) == (declaration.per == "server"):
+            raise NoSuchObject(ident, "this is not how an object is named here; make the proxy anew")
+        if definition is None and declaration.per == "call" and not self.stock.is_held(ident):
+            raise NoSuchObject(ident, "it went with the process that had made it, or with its last proxy")
+        known = host.engine.find(typeid, name)
+        fresh = Target(typeid, name, definition or NO_ARGUMENTS, declaration)
+        if target is not None:
+            fresh.number = target.number
+        elif known is not None and definition is None:
+            fresh.number = known.number
+        self._targets[ident] = fresh
+        if definition not in (None, NO_ARGUMENTS):
+            self._definitions[ident] = fresh.definition or NO_ARGUMENTS
+        return fresh
+
+    def create(self, connection: StockConnection, target: Target) -> bool:
+        """Make an object. False: it was refused, and the client has been told."""
+        call = self._numbered(connection, target, "", NO_ARGUMENTS, 0)
+        if not self.stock.server.host.prepare(self.client, target, call):
+            return False
+        self._calls.pop(call.seq, None)
+        self.received(call.seq)
+        return True
+
+    def submit(
+        self, connection: StockConnection | None, target: Target, method: str, arguments: bytes, owner: int
+    ) -> int:
+        """Call a method; the reply goes to the connection. Returns the number of the call."""
+        call = self._numbered(connection, target, method, arguments, owner)
+        self.stock.server.host.submit(self.client, target, call)
+        return call.seq
+
+    def _numbered(
+        self, connection: StockConnection | None, target: Target, method: str, arguments: bytes, owner: int
+    ) -> Call:
+        seq = self._last = self._last + 1
+        threaded = target.declaration is not None and target.declaration.threaded
+        above: tuple[tuple[int, int], ...] = ()
+        if threaded or method not in target.readonly:
+            # Reads are not remembered, so they need no acknowledgement and carry none.
+            self._unread.append(seq)
+            above = tuple(self._acknowledged)
+            if not threaded:
+                self._acknowledged = []
+        self.client.received = self._mark()
+        if connection is not None:
+            self._calls[seq] = connection
+        return Call(
+            now=self.stock.server.now(),
+            session=self.client.number,
+            seq=seq,
+            owner=owner,
+            typeid=target.typeid,
+            name=target.name,
+            method=method,
+            arguments=arguments,
+            received=self.client.received,
+            above=above,
+        )
+
+    def received(self, seq: int) -> None:
+        """The client has the reply to a call."""
+        place = bisect.bisect_left(self._unread, seq)
+        if self._unread[place : place + 1] != [seq]:
+            return
+        del self._unread[place]
+        if place:
+            # Whatever lies between two unread ones has been read, so that what is told grows with the waiting calls only.
+            first = self._unread[place - 1] + 1
+            last = self._unread[place] - 1 if place < len(self._unread) else self._last
+            while (
+                self._acknowledged
+                and self._acknowledged[-1][0] >= first
+                and self._acknowledged[-1][1] <= last
+            ):
+                self._acknowledged.pop()
+            self._acknowledged.append((first, last))
+        self.client.received = self._mark()
+
+    def _mark(self) -> int:
+        """Return the highest number up to which we have all replies."""
+        return (self._unread[0] if self._unread else self._last + 1) - 1
+
+    def give_up(self, seq: int) -> None:
+        """The client does not wait any more for the reply to a call, or never read it: undo what can be undone."""
+        self._calls.pop(seq, None)
+        if self.alive and seq in self._unread:
+            server = self.stock.server
+            server.host.cancel(self.client, seq, undo=True, now=server.now())
+        self.received(seq)
+
+    def _deliver(self, output: Output) -> None:
+        connection = self._calls.pop(output.seq, None)
+        if connection is not None:
+            connection.answer(output)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The process has ended: take what it had sent, and learn what it had read, before the session ends."""
+        for connection in list(self.connections):
+            connection.wire.drain()
+        for ident in self.made:
+            self.stock.release(ident)
+        self._forget()
+
+    def write(self, data: bytes) -> None:
+        """Frames are not for stock clients; nothing makes any for this session."""
+
+
+class StockSessions:
+    """The sessions of stock clients of one server.
+
+    Attributes:
+        server: the server.
+        references: how many proxies there are of each object that is its maker's alone, by ident.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.references: dict[str, int] = {}
+        self._processes: dict[tuple[int, int | None], Session] = {}
+        self._named: dict[tuple[str, str, int], Session] = {}
+        self._holders: dict[str, Session] = {}
+        self._drawn = 0
+
+    def accept(self, peer: Peer, pidfd: int | None, domain: str, connection: Wire) -> StockConnection:
+        """Take a connection that has shown the key.
+
+        Args:
+            peer: who it is, as far as the kernel says.
+            pidfd: of its process, or None; taken over.
+            domain: its trust domain, if it is ours.
+            connection: where to write.
+        """
+        return StockConnection(self, peer, pidfd, domain, connection)
+
+    def session(self, connection: StockConnection, name: str) -> Session:
+        """Return the session that a connection belongs to, in which it has given `name`."""
+        peer, pidfd = connection.peer, connection.take_pidfd()
+        if peer.kind == "tcp" and connection.domain:
+            found = _peers.process_of_tcp(connection.wire.sock, [pid for pid, _ in self._processes])
+            if found is not None:
+                peer, pidfd = found
+        if peer.pid is not None and pidfd is not None:
+            session = self._of_process(peer, connection.domain)
+            self.server.watch(session.client, pidfd)
+        else:
+            if pidfd is not None:
+                os.close(pidfd)
+            session = self._of_name(peer, connection.domain, name)
+        session.connections.add(connection)
+        return session
+
+    def closed(self, session: Session) -> None:
+        """A connection of a session is gone; a session that is not a process is not believed for long without."""
+        if session.client.pid is None and not session.connections and session.alive:
+            self.server.host.suspend(session.client, self.server.now() + STOCK_GRACE)
+
+    def _of_process(self, peer: Peer, domain: str) -> Session:
+        pid = peer.pid or 0
+        known = self._processes.get((pid, peer.started))
+        if known is not None and known.alive:
+            return known
+        key = f"stock-process:{pid}:{peer.started}".encode()
+        label = f"{peer.command or 'process'} (pid {pid} on {peer.host})"
+        session = self._processes[pid, peer.started] = self._make(
+            key, label, domain, pid, lambda: self._processes.pop((pid, peer.started), None)
+        )
+        return session
+
+    def _of_name(self, peer: Peer, domain: str, name: str) -> Session:
+        host = peer.host or "unknown"
+        scope = f"{host} pid {peer.pid}" if peer.pid is not None else host
+        k = 0
+        while (known := self._named.get((scope, name, k))) is not None and known.connections and known.alive:
+            k += 1
+        if known is not None and known.alive:
+            self.server.host.resume(known.client)
+            return known
+        for row in [row for row, session in self._named.items() if not session.alive]:
+            del self._named[row]
+        session = self._named[scope, name, k] = self._nameless(f"{name or 'process'} on {host}", domain)
+        return session
+
+    def _nameless(self, label: str, domain: str) -> Session:
+        self._drawn += 1
+        return self._make(f"stock-session:{self._drawn:012}".encode(), label, domain, None, lambda: None)
+
+    def _make(
+        self, key: bytes, label: str, domain: str, pid: int | None, forget: Callable[[], object]
+    ) -> Session:
+        # The keys of native sessions have 16 bytes: none of them can be one of these.
+        client = Client(key, label, domain, pid)
+        self.server.host.adopt(client)
+        return Session(self, client, forget)
+
+    # -- objects that go with their last proxy -----------------------------------------------------------------------
+
+    def hold(self, ident: str, session: Session) -> Session:
+        """Count the first proxy of an object that a client makes for itself; return the session that it belongs to.
+
+        It ends with the process that made it. A client whose process is not known gets a session for the object alone.
+        """
+        self.references[ident] = 1
+        session.made.add(ident)
+        if session.client.pid is None:
+            session.made.discard(ident)
+            session = self._nameless(session.client.label, session.client.domain)
+            self._holders[ident] = session
+            self.touch(ident)
+        return session
+
+    def is_held(self, ident: str) -> bool:
+        """Tell whether such an object is still there."""
+        holder = self._holders.get(ident)
+        if holder is not None and not holder.alive:
+            self.release(ident)
+        return ident in self.references
+
+    def touch(self, ident: str) -> None:
+        """Keep such an object a while longer."""
+        holder = self._holders.get(ident)
+        if holder is not None:
+            self.server.host.suspend(holder.client, self.server.now() + REFERENCE_GRACE)
+
+    def incref(self, ident: str) -> None:
+        """Count a proxy; those of named objects need no counting."""
+        if self.is_held(ident):
+            self.references[ident] += 1
+            self.touch(ident)
+
+    def decref(self, ident: str, connection: StockConnection) -> None:
+        """Let go of a proxy, and with the last one of the object."""
+        if not self.is_held(ident):
+            return
+        left = self.references[ident]
+        if left > 1:
+            self.references[ident] = left - 1
+            return
+        session = connection.session or self.session(connection, "")
+        target = session.define(ident)
+        session.submit(None, target, DELETE, NO_ARGUMENTS, 0)
+        self.release(ident)
+
+    def release(self, ident: str) -> None:
+        """Forget an object that is gone."""
+        self.references.pop(ident, None)
+        holder = self._holders.pop(ident, None)
+        if holder is not None:
+            self.server.host.end(holder.client, self.server.now())
+
+
+def exposed_by(server: Server) -> Callable[[str], tuple[str, ...] | None]:
+    """Return what tells which methods a type of the server exposes."""
+
+    def exposed(typeid: str) -> tuple[str, ...] | None:
+        declaration = server.host.declarations.get(typeid)
+        return declaration.interface.exposed if declaration is not None else None
+
+    return exposed
+
+
+__all__ = ["STOCK_GRACE", "Server", "Session", "StockSessions", "Wire", "exposed_by"]

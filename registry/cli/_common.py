@@ -1,0 +1,200 @@
+"""What the commands share: their common options, how they speak to people, and how they end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from registry import errors
+
+if TYPE_CHECKING:
+    from registry.client import ManagerClient
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAILED, USAGE, NO_SERVER, DENIED, CONFLICT = 1, 2, 3, 4, 5
+
+PATIENCE = 10.0  # seconds for a server's answer
+
+
+class Conflict(Exception):
+    """Raised when something stands against what was asked for, and nothing was done."""
+
+
+def address_option(function: F) -> F:
+    """Give a command ``-a``."""
+    return click.option(
+        "-a",
+        "--address",
+        metavar="ADDRESS",
+        help="The server: a name or a URL. [default: REGISTRY_ADDRESS, else 'default']",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Give a command ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Make a wrong value a wrong use of the command: the user typed it."""
+    try:
+        yield
+    except errors.RegistryError:
+        raise
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
+    """Connect to a server that runs; none is started.
+
+    Args:
+        address: As the user gave it.
+        what: The command, for the server's list of sessions.
+    """
+    from registry.client import ManagerClient
+
+    client = ManagerClient(
+        address, start=False, timeout=PATIENCE, label=f"registry {what} (pid {os.getpid()})"
+    )
+    with client:
+        with usage():
+            client.connect()
+        yield client
+
+
+# Speaking
+
+
+def say(text: str) -> None:
+    """Tell people one thing."""
+    click.echo(f"registry: {text}", err=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value for programs."""
+    import json
+
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(rows: Iterable[Sequence[object]], columns: Sequence[str] = (), *, err: bool = False) -> None:
+    """Print rows in columns: fitted to a terminal, and otherwise each row on one line.
+
+    Args:
+        rows: The cells; None is an empty one.
+        columns: Their headings, if they have any.
+        err: Print to the standard error.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, show_header=bool(columns), pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else shown(cell)) for cell in row))
+    console = Console(stderr=err, highlight=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip(), err=err)
+
+
+def shown(value: object) -> str:
+    """Return a text without what would steer a terminal: names and labels come from any client."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+        for letter in str(value)
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people write it."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 object`` or ``2 objects``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def interactive() -> bool:
+    """Tell whether there is somebody who could answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def show_warnings_to_people() -> None:
+    """Show our warnings like all else that is said; called inside ``warnings.catch_warnings()``."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: Any = None,
+    ) -> None:
+        if issubclass(category, errors.StaleServer):
+            say(f"warning: {message}")
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", errors.StaleServer)
+
+
+# Ending
+
+
+def text_of(error: BaseException) -> str:
+    """Return what people are told of an error, as one line."""
+    if isinstance(error, click.UsageError):
+        text = error.format_message()
+        if error.ctx is not None:
+            text = f'{text.rstrip(".")} (see "{error.ctx.command_path} --help")'
+    elif isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, click.Abort):
+        text = "interrupted"
+    elif isinstance(error, (errors.RegistryError, Conflict)):
+        text = str(error)
+    elif isinstance(error, OSError):
+        named = f": {error.filename}" if error.filename is not None else ""
+        text = f"{error.strerror or error}{named}"
+    else:
+        text = f"unexpected {type(error).__name__}: {error}; REGISTRY_DEBUG=1 shows where"
+    return " ".join(shown(line.strip()) for line in text.splitlines())
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code that an error stands for."""
+    if isinstance(error, click.UsageError):
+        return USAGE
+    if isinstance(error, errors.ServerNotFound):
+        return NO_SERVER
+    if isinstance(error, PermissionError):
+        return DENIED
+    conflicts = (Conflict, errors.DefinitionConflict, errors.EditConflict, errors.NotOwner)
+    if isinstance(error, conflicts) or is_taken(error):
+        return CONFLICT
+    return FAILED
+
+
+def is_taken(error: BaseException) -> bool:
+    """Tell whether an error says that somebody else serves at an address."""
+    return isinstance(error, OSError) and error.errno == errno.EADDRINUSE

@@ -1,0 +1,231 @@
+"""``registry serve``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from registry.cli import _common, _settings
+
+IDLE = 3600.0  # seconds without sessions and objects after which a server that was started on demand ends
+LOG_BYTES = 1 << 20
+LOG_FILES = 3
+
+
+@click.command()
+@click.argument("name", required=False)
+@_common.address_option
+@click.option("--plugins", metavar="A,B", help="Serve exactly these plugins.")
+@click.option(
+    "-p",
+    "--plugin",
+    "extra",
+    metavar="X",
+    multiple=True,
+    help="Serve this plugin, too: an installed name, a module, or ./file.py. May be given again.",
+)
+@click.option("--authkey-file", metavar="F", type=click.Path(dir_okay=False), help="Where the key is.")
+@click.option(
+    "--log", type=click.Choice(["memory"]), help="Where events are kept; memory keeps none. [default: memory]"
+)
+@click.option(
+    "--state", metavar="DIR", type=click.Path(file_okay=False), help="Where to keep what survives the server."
+)
+@click.option(
+    "--trust",
+    type=click.Choice(["uid", "key"]),
+    help="Whose pickles are taken: this user's, or any key holder's.",
+)
+@click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
+@click.option(
+    "--lease", metavar="S", type=float, help="Seconds a session without connection lives. [default: 30]"
+)
+@click.option("--strict", is_flag=True, help="Fail if a plugin is off or broken.")
+@click.option(
+    "--config",
+    metavar="F",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Read options from a TOML file.",
+)
+@_common.json_option
+@click.option("--on-demand", is_flag=True, hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+@click.option("--idle-exit", type=float, hidden=True)
+def serve(
+    name: str | None,
+    address: str | None,
+    on_demand: bool,
+    ready_fd: int | None,
+    idle_exit: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run a server in the foreground, until SIGINT or SIGTERM.
+
+    NAME is a name of your own, such as "scrapers"; -a takes a URL, too. Options can also stand in the
+    file that --config names, or else in registry.toml in the name's directory.
+    """
+    from registry import _starter
+
+    report = _starter.Report(ready_fd)
+    if on_demand:
+        _starter.detach()
+        idle_exit = IDLE if idle_exit is None else idle_exit
+    try:
+        _serve(name, address, options, report, as_json, on_demand, idle_exit or 0.0)
+    except BaseException as error:
+        report.failed(_common.text_of(error), busy=_common.is_taken(error))
+        raise
+
+
+def _serve(
+    name: str | None,
+    address: str | None,
+    options: dict[str, Any],
+    report: Any,
+    as_json: bool,
+    on_demand: bool,
+    idle: float,
+) -> None:
+    from registry import _addresses, _plugins, _starter
+    from registry.server import ManagerServer
+
+    if name is not None and address is not None:
+        raise click.UsageError("give NAME or --address, not both")
+    asked, settings = _configured(address if name is None else name, options)
+    place = None
+    with _common.usage():
+        where = _addresses.parse(asked)
+        if where.kind != "memory":
+            place = _addresses.Place(where)
+    if on_demand and place is not None:
+        place.ensure()
+    log = _start_logging(str(place.log) if on_demand and place is not None else None)
+
+    only, extra = settings["plugins"], settings["plugin"]
+    if (only or extra) and not on_demand:
+        # The command is the same by all its names, and only `python -m` looks here by itself. Last, so that
+        # nothing here hides what is installed.
+        sys.path.append(os.getcwd())
+    plugins = _plugins.load(only, extra, settings["strict"])
+    for plugin in plugins.problems:
+        log.warning("plugin %s is %s: %s", plugin.name, plugin.status, plugin.reason)
+
+    authkey = _addresses.read_authkey(settings["authkey-file"]) if settings["authkey-file"] else None
+    with _common.usage():
+        server = ManagerServer(
+            where.label,
+            authkey,
+            plugins=plugins,
+            log=settings["log"],
+            state=settings["state"],
+            trust=settings["trust"],
+            lease=settings["lease"],
+            insecure_network=settings["insecure-network"],
+        )
+    server.idle_limit = idle or None
+    server.notes = {
+        "options": [*_command_line(settings), "--idle-exit", repr(idle)],
+        "python": sys.executable,
+        "path": _starter.search_path(whole=True),
+    }
+
+    def ready() -> None:
+        if as_json:
+            _common.print_json({"name": where.name, "address": server.url, "pid": os.getpid()})
+        report.ready()
+
+    server.on_ready = ready
+    service = _starter.unit() if on_demand else ""
+    if service:
+        log.warning("this server was started inside %s, and ends with it", service)
+    server.run()
+
+
+def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return the address and the options, after the configuration file and the defaults have filled them."""
+    from registry import _addresses
+
+    file = options["config"]
+    settings: dict[str, Any] = _settings.read(Path(file).absolute()) if file else {}
+    where = where or settings.get("address")
+    if not file:
+        with _common.usage():
+            address = _addresses.parse(where)
+            path = None if address.name is None else _addresses.Place(address).directory / "registry.toml"
+        if path is not None and path.is_file():
+            settings = _settings.read(path)
+            if "address" in settings:
+                raise click.UsageError(
+                    f"{path} is that of {address.name!r}: address belongs into a file for --config"
+                )
+    given: dict[str, Any] = {
+        "plugins": [item.strip() for item in options["plugins"].split(",") if item.strip()]
+        if options["plugins"] is not None
+        else None,
+        "plugin": list(options["extra"]) or None,
+        "authkey-file": options["authkey_file"] and os.path.abspath(options["authkey_file"]),
+        "log": options["log"],
+        "state": options["state"] and os.path.abspath(options["state"]),
+        "trust": options["trust"],
+        "insecure-network": options["insecure_network"] or None,
+        "lease": options["lease"],
+        "strict": options["strict"] or None,
+    }
+    defaults: dict[str, Any] = {
+        "plugins": None,
+        "plugin": [],
+        "authkey-file": os.path.abspath(os.environ["REGISTRY_AUTHKEY_FILE"])
+        if os.environ.get("REGISTRY_AUTHKEY_FILE")
+        else None,
+        "log": "memory",
+        "state": None,
+        "trust": "uid",
+        "insecure-network": False,
+        "lease": 30.0,
+        "strict": False,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return where, {**defaults, **settings, **chosen}
+
+
+def _command_line(settings: dict[str, Any]) -> list[str]:
+    """Return the options that start such a server again, from whatever directory."""
+    from registry import _plugins
+
+    def words(items: Sequence[str]) -> list[str]:
+        return [str(_plugins._absolute(item)) for item in items]
+
+    line: list[str] = []
+    if settings["plugins"] is not None:
+        line.append(f"--plugins={','.join(words(settings['plugins']))}")
+    for word in words(settings["plugin"]):
+        line += ["-p", word]
+    for name in ("authkey-file", "log", "state", "trust", "lease"):
+        if settings[name] is not None:
+            line.append(f"--{name}={settings[name]}")
+    return line + [f"--{name}" for name in ("insecure-network", "strict") if settings[name]]
+
+
+def _start_logging(path: str | None) -> Any:
+    """Log to the standard error, or into a file that is kept small."""
+    import logging
+    import logging.handlers
+
+    handler: logging.Handler
+    if path is None:
+        handler = logging.StreamHandler()
+    else:
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
+        )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    return logging.getLogger("registry")
