@@ -22,13 +22,19 @@ myst_heading_anchors = 3
 
 # A reference that leads nowhere is an error, as every warning is under -W.
 nitpicky = True
-# Names of the standard library have no page here: the build asks nothing of the network.
-nitpick_ignore_regex = [("py:.*", r"(?!registry).*")]
+nitpick_ignore_regex = [
+    # Names of the standard library have no page here: the build asks nothing of the network.
+    ("py:.*", r"(?!registry).*"),
+    # Nor have private names, and what is for type checkers only.
+    ("py:.*", r".*\._\w+.*|.*\.(T|T_co|Steps)"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# Several classes have an attribute `object`; each as a target of its own would be one name for many.
+napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"shared-registry {release}"

@@ -213,7 +213,7 @@ class Engine:
         self._keys[event.key] = self._last_session
 
     def _create(self, event: Create) -> None:
-        if (event.typeid, event.name) in self.objects:
+        if (event.typeid, event.name) in self.objects or self.knows(event.session, event.seq):
             return
         session = self.sessions[event.session]
         try:
@@ -734,13 +734,17 @@ def _drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
 
 
 def _failure(error: BaseException) -> bytes:
+    if isinstance(error, _codec.CodecError):
+        # What exactly is wrong with the bytes may depend on how deep the interpreter is by now.
+        error = ValueError("the arguments of this call cannot be read, or lie too deep")
     return _codec.encode_exception(error)
 
 
 def _outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
     """Encode what a method returned or what a wait was ended with. What cannot cross took effect all the same."""
     try:
-        return Kind.REPLY, _codec.encode(value)
+        # Remembered replies are state, so the order of a set must not show in them.
+        return Kind.REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
     except NotShareable as error:
         reason = f"{error.reason}. The call took effect"
         return Kind.ERROR, _failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))

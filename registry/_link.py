@@ -388,13 +388,15 @@ class Link:
     def _sweep(self) -> None:
         """Acknowledge what has reached its caller; `_sending` is held."""
         for slot in self._taken[:]:
-            if slot.delivered or self._pending.get(slot.seq) is not slot:
-                if self._pending.get(slot.seq) is slot:
-                    if self._mark() != slot.seq - 1:
-                        self._above.append(slot.seq)
-                    self._acknowledged = max(self._acknowledged, slot.seq)
-                    del self._pending[slot.seq]
-                self._taken.remove(slot)
+            there = self._pending.get(slot.seq) is slot and not slot.abandoned
+            if there and not slot.delivered:
+                continue
+            if there:
+                if self._mark() != slot.seq - 1:
+                    self._above.append(slot.seq)
+                self._acknowledged = max(self._acknowledged, slot.seq)
+                del self._pending[slot.seq]
+            self._taken.remove(slot)
 
     def _enter_session(self, local: _Local) -> None:
         """Give this thread its number in the present session. What it relied on in a lost one is lost."""
@@ -439,14 +441,17 @@ class Link:
                 fields[_wire.DEFINITION] = msgspec.Raw(definition_field)
             call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(slot.arguments), fields)
             body = _wire.encode(call)
-        slot.sent = True
-        self._send_frame(slot.kind, slot.seq, body)
-        self._defined.add(slot.handle)
+        before, slot.sent = slot.sent, True
+        if self._send_frame(slot.kind, slot.seq, body):
+            self._defined.add(slot.handle)
+        else:
+            slot.sent = before  # what is not whole is not run
 
-    def _send_frame(self, kind: int, seq: int, body: bytes) -> None:
+    def _send_frame(self, kind: int, seq: int, body: bytes) -> bool:
+        """Write a frame; False where the connection is gone, and did not take the whole frame."""
         transport = self._transport
         if transport is None:
-            return
+            return False
         frame = _wire.pack(
             kind, body, generation=self._generation, sequence=seq, received=min(self._mark(), seq - 1) if seq else 0
         )
@@ -458,6 +463,8 @@ class Link:
             self._break(transport)
             if not _is_gone(error):
                 raise
+            return False
+        return True
 
     # -- leader and followers --------------------------------------------------------------------------------------
 
@@ -634,10 +641,9 @@ class Link:
                 self._lose(OutcomeUnknown, str(error.reason), server_gone=error)
             raise
         lost = resume and self.greeting is not None and dialed.greeting.life != self.greeting.life
-        old = self.greeting
+        if lost:
+            self._lose(StateLost, "it is gone with what it held in memory")
         self.greeting = dialed.greeting
-        if lost and old is not None:
-            self._lose(StateLost, f"server {old.label} is gone with what it held in memory")
         try:
             self._attach(dialed, limit)
         except BaseException as error:
@@ -648,19 +654,19 @@ class Link:
     def _dial(self, limit: float, resume: bool) -> Dialed:
         """Connect, again and again while a resume may still find its server."""
         attempt = 0
+        reason = "nothing answered in time"
         while True:
             try:
                 return self._connect_now(limit, resume)
             except DeadlinePassed as error:
-                raise ServerNotFound(self.address, "nothing answered in time") from error
+                raise ServerNotFound(self.address, reason) from error
             except (ServerNotFound, OSError) as error:
                 if not (isinstance(error, ServerNotFound) or _is_gone(error)):
                     raise
+                reason = str(error.reason) if isinstance(error, ServerNotFound) else str(error)
                 left = limit - monotonic()
                 if not resume or left <= 0:
-                    if isinstance(error, ServerNotFound):
-                        raise
-                    raise ServerNotFound(self.address, str(error)) from error
+                    raise ServerNotFound(self.address, reason) from error
                 pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
                 attempt += 1
                 threading.Event().wait(min(pause, left))
@@ -724,7 +730,7 @@ class Link:
 
     def _lose(self, kind: type[RegistryError], reason: str, server_gone: ServerNotFound | None = None) -> None:
         """The session is lost. Tell those who wait, or the next call; then begin a new one."""
-        changed = self._acknowledged > 0
+        changed = self._acknowledged > 0 or bool(self._taken)
         told = self._told
         with self._sending:
             for slot in list(self._pending.values()):
@@ -741,7 +747,7 @@ class Link:
                     slot.failure = OutcomeUnknown(slot.title, reason, self.label)
                 elif server_gone is not None:
                     slot.failure = server_gone
-                elif changed:
+                elif changed and not self._told:
                     slot.failure = StateLost(reason, self.label)
                 else:
                     slot.failure = _AgainError()

@@ -1,13 +1,14 @@
 """A `multiprocessing` manager class made of plugins, for programs that are written for `BaseManager`.
 
-`manager_class` returns a subclass of `BaseManager` that has a method for each shared type, with callable, proxy type
-and exposed methods all explicit. Its server is ours, so what is shared has names, a lock is freed when the
-process that holds it dies, and native clients may use the same objects at the same time. Its clients speak the stock
-protocol.
+`manager_class` returns a subclass of `BaseManager` that has a method for each shared type, with callable,
+proxy type and exposed methods all explicit. Its server is ours, so what is shared has names, a lock is
+freed when the process that holds it dies, and native clients may use the same objects at the same time. Its
+clients speak the stock protocol.
 
-A class made at run time has no name under which pickle could find it. So its metaclass has it pickled as what it was
-made of, the plugins, and another process makes it again: ``start()`` works with every start method, as long as the
-plugins can be found there by name. Proxies are made again from the row of their type.
+A class made at run time has no name under which pickle could find it. So its metaclass has it pickled as
+what it was made of, the plugins, and another process makes it again: ``start()`` works with every start
+method, as long as the plugins can be found there by name. Proxies are made again from the row of their
+type.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def manager_class(*plugins: object) -> type[BaseManager]:
             `SharedObject` records. None at all means everything that is installed.
 
     Returns:
-        A class that is used as any manager: ``get_server()``, ``start()``, ``connect()``, ``with``. Its methods are
-        the typeids; those of named types take the name first.
+        A class that is used as any manager: ``get_server()``, ``start()``, ``connect()``, ``with``. Its
+        methods are the typeids; those of named types take the name first.
 
     Raises:
         PluginError: A plugin cannot be found, or two of them clash.
@@ -207,7 +208,8 @@ class _Manager(BaseManager):
         """Make a manager; nothing is started or connected.
 
         Args:
-            address: A (host, port) pair or the path of a unix socket; a URL of either is taken too. None is a private
+            address: A (host, port) pair or the path of a unix socket; a URL of either is taken too. None is
+            a private
                 address that is drawn when the server starts.
             authkey: The secret. None is that of the current process.
             serializer: ``"pickle"``; there is no other.
@@ -224,7 +226,7 @@ class _Manager(BaseManager):
         self._process: Any = None
 
     def get_server(self) -> Any:
-        """Return a server in this process that listens already: it has ``address`` and ``serve_forever()``."""
+        """Return a server in this process, which listens already: ``address``, ``serve_forever()``."""
         self._check_initial()
         return _serve_at(type(self)._plugins, self._address, self._authkey)
 
@@ -290,8 +292,8 @@ class _Manager(BaseManager):
         """
         if callable is not None:
             raise TypeError(
-                f"{typeid!r} cannot be added to a generated manager class: declare it, SharedObject({typeid!r}, "
-                f"{getattr(callable, '__name__', 'factory')}), and give it to manager_class()"
+                f"{typeid!r} cannot be added to a generated manager class: declare it, SharedObject("
+                f"{typeid!r}, {getattr(callable, '__name__', 'factory')}), and give it to manager_class()"
             )
         super().register(typeid, None, proxytype, exposed, method_to_typeid, create_method)
 
@@ -343,10 +345,9 @@ def _run(
     except Exception as error:  # noqa: BLE001 - whatever stands in the way is for the process that waits to raise
         writer.send(error)
         return
-    finally_address = server.address
-    writer.send(finally_address)
+    writer.send(server.address)
     writer.close()
-    util.info("manager serving at %r", finally_address)
+    util.info("manager serving at %r", server.address)
     server.serve_forever()
 
 

@@ -233,8 +233,8 @@ def _row_of(
 def process_of_tcp(sock: SocketLike, likely: Iterable[int] = ()) -> tuple[Peer, int] | None:
     """Tell which process is at the other end of a loopback connection, where the kernel lets us look.
 
-    The kernel's table has the inode of the peer's socket; whoever has a descriptor of it is the peer. A forked child
-    may have one too, which nobody can tell from its parent.
+    The kernel's table has the inode of the peer's socket; whoever has a descriptor of it is the peer. A
+    forked child may have one too, which nobody can tell from its parent.
 
     Args:
         sock: the accepted connection.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from registry._addresses import Place, ServerLock
+from registry._addresses import Place, ServerLock, find_authkey
 from registry._transport import Dialed
 from registry.errors import PluginError, ServerNotFound
 
@@ -36,7 +36,13 @@ class Busy(Exception):
     """Raised when the server that was started found another one in its place."""
 
 
-def start_server(name: str, plugins: Sequence[Any], deadline: float, dial: Callable[[], Dialed]) -> Dialed:
+def start_server(
+    name: str,
+    plugins: Sequence[Any],
+    deadline: float,
+    dial: Callable[[], Dialed],
+    authkey: bytes | None = None,
+) -> Dialed:
     """Start the server of a name, unless somebody else is quicker, and connect to it.
 
     Args:
@@ -44,6 +50,7 @@ def start_server(name: str, plugins: Sequence[Any], deadline: float, dial: Calla
         plugins: What it is to load besides the installed plugins: names, modules or files.
         deadline: When to give up, as `time.monotonic` counts.
         dial: Connects; raises `FileNotFoundError` or `ConnectionRefusedError` while nobody listens.
+        authkey: The key that the user gave, if any.
 
     Raises:
         PluginError: A plugin exists in this process only.
@@ -52,6 +59,12 @@ def start_server(name: str, plugins: Sequence[Any], deadline: float, dial: Calla
     options = [option for plugin in plugins for option in ("-p", _word(plugin))]
     place = Place(name)
     place.ensure()
+    if authkey is not None and authkey != find_authkey(None, place.address, create=True):
+        raise ServerNotFound(
+            name,
+            "none runs, and one that is started on demand has the key of its directory, not the given one; "
+            f'leave out authkey=, or start it with "registry serve {name} --authkey-file F"',
+        )
     lock = turn(place)
     while not lock.wait(min(LOOK, max(0.0, deadline - monotonic()))):
         try:

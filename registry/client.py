@@ -385,7 +385,7 @@ def _dial(
             raise ServerNotFound(str(address.name or address), _absence(address, error)) from error
     from registry._starter import start_server
 
-    return start_server(address.name or "", plugins, deadline, lambda: dial(address, key, deadline))
+    return start_server(address.name or "", plugins, deadline, lambda: dial(address, key, deadline), authkey)
 
 
 def _absence(address: Address, error: OSError | None) -> str:

@@ -48,7 +48,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextvars import ContextVar
 from math import inf, isnan
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -196,6 +196,7 @@ class Waiters:
         step = call()
         if step.parked is not None:
             raise RuntimeError("a call can wait for one thing only")
+        number = step._steps.next_order()
         if not step.seq:
             raise RuntimeError("only a method that a client has called can wait")
         now = step._now
@@ -205,7 +206,7 @@ class Waiters:
         deadline = None if seconds == inf else now + max(0.0, seconds)
         late = encode_reply(otherwise)
         waiter = Waiter(
-            step._steps.next_order(), step._owner, step._label, step.seq, step.target, now, deadline, late
+            number, step._owner, step._label, step.seq, step.target, now, deadline, late
         )
         self._admit(waiter)
         step.parked = waiter
@@ -298,4 +299,4 @@ def encode_reply(value: object) -> tuple[bool, bytes]:
     """
     if isinstance(value, BaseException):
         return True, _codec.encode_exception(value)
-    return False, _codec.encode(value)
+    return False, _codec.canonical(value)  # it is state, so the order of a set must not show

@@ -524,7 +524,7 @@ class QueueShape(Proxy):
 
     def get_nowait(self) -> Any:
         """Take the next item if there is one."""
-        return self._call("get_nowait")
+        return self._call("get", False)  # a waiting verb, so that an item that does not arrive goes back
 
 
 class LockShape(Proxy):

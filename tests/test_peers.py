@@ -509,3 +509,24 @@ def test_a_machine_without_an_id_goes_by_its_name(
     monkeypatch.setattr(_peers, "_MACHINE_IDS", (str(home / "machine-id"),))
     monkeypatch.setattr(socket, "gethostname", lambda: "here")
     assert trust_domain(7) == domain
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's table of sockets is Linux's")
+@pytest.mark.parametrize("likely", [[], [os.getpid()], [1]])
+def test_the_process_behind_a_loopback_connection_is_found(likely: list[int]) -> None:
+    """The peer over loopback is the process that has the socket open, whichever is looked at first."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client:
+            accepted, _ = listener.accept()
+            with accepted:
+                found = _peers.process_of_tcp(accepted, likely)
+                assert found is not None
+                peer, pidfd = found
+                try:
+                    assert (peer.kind, peer.pid, peer.uid) == ("tcp", os.getpid(), os.getuid())
+                    assert peer.started == _peers.started(os.getpid())
+                    assert not _peers.ended(pidfd)
+                finally:
+                    os.close(pidfd)
+                client.close()
+                assert _peers.process_of_tcp(accepted, likely) is None

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import server_processes
+from sizes import size
 
 import registry
 from registry import _starter
@@ -71,18 +72,21 @@ def test_a_name_starts_a_server_that_is_nobodys_child(home: Path, capfd: pytest.
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.timeout(size(60, 1800))
 def test_racing_starters_meet_at_one_server(home: Path) -> None:
-    """Of many processes that find no server at once, one starts it, and all use it."""
+    """Of 20 processes that find no server at once, one starts it, and all use it."""
     script = "import registry; c = registry.connect('x'); print(c.statistics()['pid']); c.close()"
-    crowd = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(12)
-    ]
-    said = [process.communicate(timeout=30) for process in crowd]
-    assert [out.strip() for out, _ in said] == [str(server_processes.pid_of(home / "x"))] * len(crowd)
-    assert sum("started server" in err for _, err in said) == 1
+    for _ in range(size(2, 50)):
+        crowd = [
+            subprocess.Popen(
+                [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(20)
+        ]
+        said = [process.communicate(timeout=60) for process in crowd]
+        assert [out.strip() for out, _ in said] == [str(server_processes.pid_of(home / "x"))] * len(crowd)
+        assert sum("started server" in err for _, err in said) == 1
+        server_processes.end_all(home)
 
 
 def test_a_lost_server_is_started_again(home: Path) -> None:
@@ -105,6 +109,15 @@ def test_a_server_does_not_inherit_deaf_ears(home: Path) -> None:
     pid = server_processes.pid_of(home / "x")
     assert pid is not None
     server_processes.end(pid)
+
+
+def test_a_key_that_the_server_would_not_have_starts_none(home: Path) -> None:
+    """A given key is never put aside: no server is started that would refuse it."""
+    with pytest.raises(ServerNotFound, match='"registry serve x --authkey-file F"'):
+        registry.connect("x", b"given")
+    assert server_processes.pid_of(home / "x") is None
+    registry.connect("x", (home / "x" / "key").read_bytes()).close()
+    assert server_processes.pid_of(home / "x") is not None
 
 
 class Dial:

@@ -517,7 +517,7 @@ def test_a_request_that_cannot_be_unpickled_is_answered(server: Server) -> None:
 
 
 def test_a_lock_is_held_beyond_the_end_of_its_connection(server: Server) -> None:
-    """A stock client closes a thread's connection when any last proxy dies, also inside a critical section."""
+    """A client closes a thread's connection when its last proxy dies, also inside a critical section."""
     process, other = Process(server, 1), Process(server, 2)
     lock = process.make("lock", "login")
     first = process.thread()
@@ -619,7 +619,7 @@ def test_the_owner_is_the_thread_that_the_client_names(server: Server) -> None:
 
 
 def test_without_a_process_the_name_is_believed_for_a_while(server: Server) -> None:
-    """Where the kernel cannot tell the process, what a name held is freed some time after its connection went."""
+    """Where the process is unknown, what a name held is freed some time after its connection went."""
     remote, other = Process(server, None, "10.0.0.9"), Process(server, 2)
     lock = remote.make("lock", "l")
     first = remote.thread("Worker")
@@ -702,6 +702,21 @@ def test_an_object_of_its_own_goes_with_its_last_proxy(server: Server) -> None:
     assert server.stock.references.keys() != {jar}
 
 
+def test_nothing_is_left_of_objects_that_went(server: Server) -> None:
+    """A process that makes and drops objects for long is remembered by none of them."""
+    process = Process(server)
+    thread = process.thread()
+    for _ in range(50):
+        jar = process.make("jar")
+        thread.call(jar, "put", 1)
+        process.once("decref", jar)
+    session = thread.stock.session
+    assert session is not None
+    assert not session.made
+    assert len(server.host.engine.sessions[session.client.number].replies) <= 2
+    assert not server.host.objects()
+
+
 def test_an_object_of_its_own_goes_with_its_process(server: Server) -> None:
     """The death of the maker is the end of what it had made for itself."""
     process, other = Process(server, 1), Process(server, 2)
@@ -781,7 +796,7 @@ def test_a_wrong_key_is_refused(real: ManagerServer) -> None:
 
 
 def test_threads_of_one_client_count_exactly(real: ManagerServer) -> None:
-    """Threads have a connection each, and a lock of the process keeps them from nobody but other processes."""
+    """Threads have a connection each, and each is an owner of its own."""
     m = stock(real)
     hits, rlock = m.dict("hits"), m.rlock("hits")
     hits["n"] = 0

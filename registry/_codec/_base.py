@@ -25,6 +25,17 @@ class CodecError(ValueError):
     """Raised when bytes are not the encoding of a value."""
 
 
+_MISFITS = (ArithmeticError, AttributeError, ImportError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def is_misfit(error: Exception) -> bool:
+    """Tell what a constructor says of arguments that it never expected.
+
+    It is not all of `Exception`: a signal handler may raise meanwhile, and what it raises is its program's.
+    """
+    return isinstance(error, _MISFITS) or (isinstance(error, OSError) and error.errno is not None)
+
+
 def is_loaded(cls: type, module: str, name: str) -> bool:
     """Tell whether a class is the one of that name, in a module that need not be imported."""
     return getattr(sys.modules.get(module), name, None) is cls

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import errors
 from ..errors import RemoteError
-from ._base import is_loaded, qualified
+from ._base import is_loaded, is_misfit, qualified
 
 _CLASSES: dict[str, type[BaseException]] = {
     **{
@@ -64,8 +64,9 @@ def rebuild(name: str, args: list[Any], traceback: str, notes: list[str]) -> Bas
     elif name in _CLASSES:
         try:
             error = _CLASSES[name](*args)
-        except Exception:  # noqa: BLE001 - such as UnicodeDecodeError, of any arguments but its own
-            error = None
+        except Exception as misfit:  # such as that of UnicodeDecodeError, of any arguments but its own
+            if not is_misfit(misfit):
+                raise
     if not isinstance(error, BaseException):
         message = args[0] if len(args) == 1 and type(args[0]) is str else ", ".join(map(repr, args))
         error = RemoteError("", name, message, traceback)

@@ -24,7 +24,7 @@ from .._leaves import (
     scalar_of_extension,
 )
 from . import _exceptions
-from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, CodecError
+from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, CodecError, is_misfit
 
 if TYPE_CHECKING:
     import datetime
@@ -71,7 +71,7 @@ def read(data: Buffer, reader: Reader) -> Any:
     except (CodecError, MemoryError):
         raise
     except Exception as error:  # whatever a constructor says of arguments that it never expected
-        if error is reader.failure:
+        if error is reader.failure or not is_misfit(error):
             raise
         raise CodecError(f"{type(error).__name__}: {error}") from error
 

@@ -2,40 +2,43 @@
 
 A stock client opens a connection, both sides show the key, and then each message is a length and a pickle:
 
-======  ==========  ============================================================================================
+======  ==========  ==========================================================================================
 offset  size        meaning
-======  ==========  ============================================================================================
+======  ==========  ==========================================================================================
 0       4           length, signed, big end first; -1 where it does not fit
 4       8           only after -1: the length, unsigned
 4, 12   the length  a pickle
-======  ==========  ============================================================================================
+======  ==========  ==========================================================================================
 
 The first request is ``(None, function, args, kwds)``, and its connection ends with the answer, except after
-``accept_connection``: then requests are ``(ident, method, args, kwds)`` until the client closes. An answer is a pair:
-``#RETURN`` and a value, ``#ERROR`` and an exception, ``#TRACEBACK`` and a text. Messages above `LARGEST` are refused.
+``accept_connection``: then requests are ``(ident, method, args, kwds)`` until the client closes. An answer
+is a pair: ``#RETURN`` and a value, ``#ERROR`` and an exception, ``#TRACEBACK`` and a text. Messages above
+`LARGEST` are refused.
 
-*Trust.* A pickle runs code of whoever wrote it. So a request is unpickled only if the kernel says that it comes from a
-process of our own user, or if the operator has said that the key is enough. Values are then encoded as any client's;
-one that only its writer's class can make is kept as a pickle that this process never opens again.
+*Trust.* A pickle runs code of whoever wrote it. So a request is unpickled only if the kernel says that it
+comes from a process of our own user, or if the operator has said that the key is enough. Values are then
+encoded as any client's; one that only its writer's class can make is kept as a pickle that this process
+never opens again.
 
 *Identity.* A stock client opens and closes connections as it likes: one each for ``create``, ``incref`` and
-``decref``, and that of a thread is closed whenever the last proxy that the process knows of dies, also inside a critical
-section. ::
+``decref``, and that of a thread is closed whenever the last proxy that the process knows of dies, also
+inside a critical section. ::
 
     lock = m.lock("login"); lock.acquire()      # on connection 5
     other = m.lock("other"); del other          # connection 5 is closed, and the lock is held
     lock.release()                              # on connection 9
 
-So a connection is neither session nor owner. Where the kernel tells the process, the session is the process: the end
-of a connection frees nothing, that of the process everything, at once. An owner is a name that the client gave in
-``accept_connection``, which is the process and the thread, and a number that tells apart connections of one name that
-are open at once. Where the kernel cannot tell the process, the session is (host, name, number), and what it holds is
-freed `STOCK_GRACE` seconds after its connection has closed, marked as abandoned.
+So a connection is neither session nor owner. Where the kernel tells the process, the session is the
+process: the end of a connection frees nothing, that of the process everything, at once. An owner is a name
+that the client gave in ``accept_connection``, which is the process and the thread, and a number that tells
+apart connections of one name that are open at once. Where the kernel cannot tell the process, the session
+is (host, name, number), and what it holds is freed `STOCK_GRACE` seconds after its connection has closed,
+marked as abandoned.
 
-*Loss.* A reply counts as received when the next request comes on its connection, or when the connection ends with
-nothing unread. A request that comes while the one before it still waits says that the client has given that one up
-(its thread was interrupted): it is undone and never answered, so that the client does not take its reply for that of
-the next request.
+*Loss.* A reply counts as received when the next request comes on its connection, or when the connection
+ends with nothing unread. A request that comes while the one before it still waits says that the client has
+given that one up (its thread was interrupted): it is undone and never answered, so that the client does not
+take its reply for that of the next request.
 """
 
 from __future__ import annotations

@@ -52,12 +52,17 @@ class StockConnection:
         self._serving = False
         self._owner = 0
         self._place: tuple[str, int] | None = None
-        # The call that waits, with what makes its answer of its result; and the call whose reply may still be on its way.
+        # The call that waits, with what makes its answer of its result; and the call whose reply may still
+        # be on its way.
         self._waiting: int | None = None
         self._answered: int | None = None
         self._shape: Callable[[Any], object] | None = None
+        here = self._server.address
+        self._outgoing = _messages.outgoing(here)
+        self._seal = _messages.opaque(domain)
+        self._incoming = _messages.incoming(domain, here, self._server.url, self._exposed)
 
-    # -- what the server calls ---------------------------------------------------------------------------------------
+    # -- what the server calls ---------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived. The caller flushes the server afterwards."""
@@ -95,10 +100,11 @@ class StockConnection:
         pidfd, self._pidfd = self._pidfd, None
         return pidfd
 
-    # -- requests ----------------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def _take(self, request: bytes) -> None:
         if not self._trusted:
+            log.warning("refused a pickle from %s", self.peer.host)
             self._fail(AccessDenied(self._distrust()))
             self._end()
             return
@@ -116,7 +122,7 @@ class StockConnection:
         except RegistryError as error:
             self._fail(error)
             name = ""
-        except (Exception, SystemExit, GeneratorExit):  # the pickle runs code of its writer
+        except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001 - a pickle runs code of its writer
             self._say("#TRACEBACK", traceback.format_exc())
             name = ""
         if self._serving:
@@ -132,15 +138,16 @@ class StockConnection:
         here = _peers.machine()
         who = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
         return (
-            f"{self._server.url} takes the pickles of multiprocessing clients only from processes of {who} on {here}, "
-            "since a pickle runs code; use registry.connect(), which sends none, or serve with --trust key"
+            f"{self._server.url} takes the pickles of multiprocessing clients only from processes of {who} "
+            f"on {here}, since a pickle runs code; use registry.connect(), which sends none, or serve with "
+            "--trust key"
         )
 
     @property
     def _label(self) -> str:
         return self.session.client.label if self.session is not None else self.peer.host
 
-    # -- functions of the server -------------------------------------------------------------------------------------
+    # -- functions of the server -------------------------------------------------------------------
 
     def _command(self, name: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> None:
         function = self._commands.get(name)
@@ -181,8 +188,8 @@ class StockConnection:
         if interface.per == "name":
             if not args or not isinstance(args[0], str) or not args[0]:
                 raise TypeError(
-                    f'a shared {typeid} has a name: .{typeid}("NAME"); processes that use the same name share the same '
-                    "object"
+                    f'a shared {typeid} has a name: .{typeid}("NAME"); processes that use the same name '
+                    "share the same object"
                 )
             name, args = args[0], args[1:]
         else:
@@ -215,13 +222,17 @@ class StockConnection:
         self._server._begin_stop()
         return _ANSWERED
 
+    def _exposed(self, typeid: str) -> tuple[str, ...] | None:
+        declaration = self._server.host.declarations.get(typeid)
+        return declaration.interface.exposed if declaration is not None else None
+
     def _interface(self, typeid: str) -> Interface:
         declaration = self._server.host.declarations.get(typeid)
         if declaration is None:
             raise UnknownType(typeid)
         return declaration.interface
 
-    # -- calls of objects --------------------------------------------------------------------------------------------
+    # -- calls of objects --------------------------------------------------------------------------
 
     def _call(self, ident: Any, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> None:
         session = self.session
@@ -236,8 +247,7 @@ class StockConnection:
                 return
             method, self._shape = plan
             carried = self._interface(target.typeid).carried.get(method)
-            seal = _messages.opaque(self.domain)
-            arguments = _codec.encode_arguments(args, kwds, carried, self._outgoing, seal)
+            arguments = _codec.encode_arguments(args, kwds, carried, self._outgoing, self._seal)
         except Exception as error:  # noqa: BLE001 - a user's class may refuse to be pickled again in any way
             self._fail(error)
             return
@@ -252,7 +262,8 @@ class StockConnection:
         interface = self._interface(target.typeid)
         exposed = interface.exposed
         if method in exposed:
-            # In the place of an iterator, which cannot cross, the client gets all items, but needs an iterator.
+            # In the place of an iterator, which cannot cross, the client gets all items, but needs an
+            # iterator.
             return method, iter if method in ("__iter__", "__reversed__") else None
         if method in ("#GETVALUE", "__str__", "__repr__"):
             content = _content(interface)
@@ -269,10 +280,7 @@ class StockConnection:
         self._say("#TRACEBACK", f"AttributeError: {reason}\n")
         return None
 
-    def _outgoing(self, value: object) -> object:
-        return _messages.outgoing(self._server.address)(value)
-
-    # -- answers -----------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def answer(self, output: Output) -> None:
         """Send the result of a call."""
@@ -282,15 +290,11 @@ class StockConnection:
             self._waiting, self._answered = None, output.seq
         elif self.session is not None:
             self.session.received(output.seq)
-        server = self._server
         if output.kind == Kind.CANCELLED:
             self._fail(StateLost("the call was undone"))
             return
-        from registry._stock._sessions import exposed_by
-
-        incoming = _messages.incoming(self.domain, server.address, server.url, exposed_by(server))
         try:
-            value = _codec.decode(output.body, incoming=incoming)
+            value = _codec.decode(output.body, incoming=self._incoming)
             if output.kind == Kind.ERROR:
                 self._fail(value)
                 return

@@ -118,7 +118,7 @@ def load(message: bytes) -> tuple[Any, str, tuple[Any, ...], dict[str, Any]]:
 
 
 def outgoing(here: Any) -> Callable[[object], object]:
-    """Return what makes handles of the proxies in a request; `here` is this server's address in the stock form."""
+    """Return what makes handles of the proxies in a request; `here` is our own address in the stock form."""
 
     def leaf(value: object) -> object:
         if type(value) is not ProxyOf:
@@ -228,8 +228,9 @@ _NEWER = frozenset(
 def failure(error: BaseException, server: str) -> bytes:
     """Return the framed answer that raises an error in the client.
 
-    A builtin exception goes as itself. One of ours, which the client may not have, goes as the builtin that it is
-    also one of, with its text; where there is none, the client raises its own `multiprocessing.managers.RemoteError`.
+    A builtin exception goes as itself. One of ours, which the client may not have, goes as the builtin that
+    it is also one of, with its text; where there is none, the client raises its own
+    `multiprocessing.managers.RemoteError`.
     """
     constant = _QUEUE_ERRORS.get(type(error))
     if constant is not None:

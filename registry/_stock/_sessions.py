@@ -62,23 +62,36 @@ class Session:
     """
 
     __slots__ = (
-        "_acknowledged", "_calls", "_definitions", "_forget", "_last", "_last_owner", "_open", "_owners",
-        "_targets", "_unread", "client", "connections", "made", "stock",
+        "_acknowledged",
+        "_at_end",
+        "_calls",
+        "_definitions",
+        "_last",
+        "_last_owner",
+        "_open",
+        "_owners",
+        "_targets",
+        "_unread",
+        "client",
+        "connections",
+        "made",
+        "stock",
     )  # fmt: skip
 
-    def __init__(self, stock: StockSessions, client: Client, forget: Callable[[], object]) -> None:
+    def __init__(self, stock: StockSessions, client: Client, at_end: Callable[[], object]) -> None:
         self.stock = stock
         self.client = client
         self.connections: set[StockConnection] = set()
         self.made: set[str] = set()
-        self._forget = forget
+        self._at_end = at_end
         self._targets: dict[str, Target] = {}
-        # The server drops the record of an object that is as good as new; the next call makes it again, as it was.
+        # The server drops the record of an object that is as good as new; the next call makes it again, as
+        # it was.
         self._definitions: dict[str, bytes] = {}
         self._calls: dict[int, StockConnection] = {}
         self._last = 0
-        # Calls whose replies are remembered for us, in their order, and ranges of calls that we have the replies to, but
-        # have not yet told the engine so.
+        # Calls whose replies are remembered for us, in their order, and ranges of calls that we have the
+        # replies to, but have not yet told the engine so.
         self._unread: list[int] = []
         self._acknowledged: list[tuple[int, int]] = []
         self._owners: dict[tuple[str, int], int] = {}
@@ -98,7 +111,7 @@ class Session:
         """The number of the next call."""
         return self._last + 1
 
-    # -- owners ------------------------------------------------------------------------------------------------------
+    # -- owners ------------------------------------------------------------------------------------
 
     def owner(self, name: str) -> tuple[int, tuple[str, int]]:
         """Return the owner of a new connection of that name, and its place, to be given back by `close`."""
@@ -124,7 +137,7 @@ class Session:
             self._open.discard(place)
         self.stock.closed(self)
 
-    # -- calls -------------------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------
 
     def define(self, ident: str, definition: bytes | None = None) -> Target:
         """Return what an ident stands for.
@@ -160,6 +173,12 @@ class Session:
         if definition not in (None, NO_ARGUMENTS):
             self._definitions[ident] = fresh.definition or NO_ARGUMENTS
         return fresh
+
+    def forget(self, ident: str) -> None:
+        """An object without a name is gone, and never comes back."""
+        self.made.discard(ident)
+        self._targets.pop(ident, None)
+        self._definitions.pop(ident, None)
 
     def create(self, connection: StockConnection, target: Target) -> bool:
         """Make an object. False: it was refused, and the client has been told."""
@@ -213,7 +232,8 @@ class Session:
             return
         del self._unread[place]
         if place:
-            # Whatever lies between two unread ones has been read, so that what is told grows with the waiting calls only.
+            # Whatever lies between two unread ones has been read, so that what is told grows with the
+            # waiting calls only.
             first = self._unread[place - 1] + 1
             last = self._unread[place] - 1 if place < len(self._unread) else self._last
             while (
@@ -230,7 +250,7 @@ class Session:
         return (self._unread[0] if self._unread else self._last + 1) - 1
 
     def give_up(self, seq: int) -> None:
-        """The client does not wait any more for the reply to a call, or never read it: undo what can be undone."""
+        """The client no longer waits for the reply to a call, or has not read it: undo what can be undone."""
         self._calls.pop(seq, None)
         if self.alive and seq in self._unread:
             server = self.stock.server
@@ -242,18 +262,20 @@ class Session:
         if connection is not None:
             connection.answer(output)
 
-    # -- the end -----------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """The process has ended: take what it had sent, and learn what it had read, before the session ends."""
+        """The process has ended: take what it had sent, and learn what it had read, before we forget it."""
         for connection in list(self.connections):
             connection.wire.drain()
-        for ident in self.made:
+        for ident in list(self.made):
             self.stock.release(ident)
-        self._forget()
+        self._at_end()
 
-    def write(self, data: bytes) -> None:
-        """Frames are not for stock clients; nothing makes any for this session."""
+    def end(self) -> None:
+        """Close what a child of the process may have inherited: nothing that it sends there is its own."""
+        for connection in list(self.connections):
+            connection.wire.end()
 
 
 class StockSessions:
@@ -267,9 +289,9 @@ class StockSessions:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.references: dict[str, int] = {}
+        self._makers: dict[str, Session] = {}
         self._processes: dict[tuple[int, int | None], Session] = {}
         self._named: dict[tuple[str, str, int], Session] = {}
-        self._holders: dict[str, Session] = {}
         self._drawn = 0
 
     def accept(self, peer: Peer, pidfd: int | None, domain: str, connection: Wire) -> StockConnection:
@@ -301,7 +323,7 @@ class StockSessions:
         return session
 
     def closed(self, session: Session) -> None:
-        """A connection of a session is gone; a session that is not a process is not believed for long without."""
+        """A connection of a session is gone; one that is not a process is not believed for long without."""
         if session.client.pid is None and not session.connections and session.alive:
             self.server.host.suspend(session.client, self.server.now() + STOCK_GRACE)
 
@@ -336,41 +358,41 @@ class StockSessions:
         return self._make(f"stock-session:{self._drawn:012}".encode(), label, domain, None, lambda: None)
 
     def _make(
-        self, key: bytes, label: str, domain: str, pid: int | None, forget: Callable[[], object]
+        self, key: bytes, label: str, domain: str, pid: int | None, at_end: Callable[[], object]
     ) -> Session:
         # The keys of native sessions have 16 bytes: none of them can be one of these.
         client = Client(key, label, domain, pid)
         self.server.host.adopt(client)
-        return Session(self, client, forget)
+        return Session(self, client, at_end)
 
-    # -- objects that go with their last proxy -----------------------------------------------------------------------
+    # -- objects that go with their last proxy -----------------------------------------------------
 
     def hold(self, ident: str, session: Session) -> Session:
-        """Count the first proxy of an object that a client makes for itself; return the session that it belongs to.
+        """Count the first proxy of an object that a client makes for itself, and return whose it is.
 
-        It ends with the process that made it. A client whose process is not known gets a session for the object alone.
+        It ends with the process that made it. A client whose process is not known gets a session for the
+        object alone.
         """
-        self.references[ident] = 1
-        session.made.add(ident)
         if session.client.pid is None:
-            session.made.discard(ident)
             session = self._nameless(session.client.label, session.client.domain)
-            self._holders[ident] = session
-            self.touch(ident)
+        self.references[ident] = 1
+        self._makers[ident] = session
+        session.made.add(ident)
+        self.touch(ident)
         return session
 
     def is_held(self, ident: str) -> bool:
         """Tell whether such an object is still there."""
-        holder = self._holders.get(ident)
-        if holder is not None and not holder.alive:
+        maker = self._makers.get(ident)
+        if maker is not None and not maker.alive:
             self.release(ident)
         return ident in self.references
 
     def touch(self, ident: str) -> None:
         """Keep such an object a while longer."""
-        holder = self._holders.get(ident)
-        if holder is not None:
-            self.server.host.suspend(holder.client, self.server.now() + REFERENCE_GRACE)
+        maker = self._makers.get(ident)
+        if maker is not None and maker.client.pid is None:
+            self.server.host.suspend(maker.client, self.server.now() + REFERENCE_GRACE)
 
     def incref(self, ident: str) -> None:
         """Count a proxy; those of named objects need no counting."""
@@ -387,26 +409,15 @@ class StockSessions:
             self.references[ident] = left - 1
             return
         session = connection.session or self.session(connection, "")
-        target = session.define(ident)
-        session.submit(None, target, DELETE, NO_ARGUMENTS, 0)
+        session.received(session.submit(None, session.define(ident), DELETE, NO_ARGUMENTS, 0))
+        session.forget(ident)
         self.release(ident)
 
     def release(self, ident: str) -> None:
         """Forget an object that is gone."""
         self.references.pop(ident, None)
-        holder = self._holders.pop(ident, None)
-        if holder is not None:
-            self.server.host.end(holder.client, self.server.now())
-
-
-def exposed_by(server: Server) -> Callable[[str], tuple[str, ...] | None]:
-    """Return what tells which methods a type of the server exposes."""
-
-    def exposed(typeid: str) -> tuple[str, ...] | None:
-        declaration = server.host.declarations.get(typeid)
-        return declaration.interface.exposed if declaration is not None else None
-
-    return exposed
-
-
-__all__ = ["STOCK_GRACE", "Server", "Session", "StockSessions", "Wire", "exposed_by"]
+        maker = self._makers.pop(ident, None)
+        if maker is not None:
+            maker.forget(ident)
+            if maker.client.pid is None:
+                self.server.host.end(maker.client, self.server.now())

@@ -1,18 +1,18 @@
-"""``registry demo``: a real job, done together by processes that know nothing of each other, one of which is killed.
+"""``registry demo``: a real job, done by processes that know nothing of each other; one of them is killed.
 
-The job is to count the identifiers in the sources of the standard library. One process does it alone, then several do
-it together through a server in a temporary directory; `_demo_worker` tells how. In the middle of the work one of them
-is killed with SIGKILL while it holds the lock and has made half of its changes. In the end both counts must be equal,
-file by file.
+The job is to count the identifiers in the sources of the standard library. One process does it alone, then
+several do it together through a server in a temporary directory; `_demo_worker` tells how. In the middle of
+the work one of them is killed with SIGKILL while it holds the lock and has made half of its changes. In the
+end both counts must be equal, file by file.
 
-The moment of the kill is certain, and nothing waits for it by sleeping: one file is marked, and whoever gets it stays in
-the middle of its step until it is killed. The demo is told so, asks the server who holds the lock and whether others
-wait for it, and only then kills. One file is held back until then, so that somebody does come for the lock. The hand-over
-is the time from just before the kill to the moment in which the next process has returned from ``acquire``, by the
-clock that all processes of a machine share.
+The moment of the kill is certain, and nothing sleeps to meet it: one file is marked, and whoever gets it
+stays in the middle of its step until it is killed. The demo is told so, asks the server who holds the lock
+and whether others wait for it, and only then kills. One file is held back until then, so that somebody does
+come for the lock. The hand-over is the time from just before the kill to the moment in which the next
+process has returned from ``acquire``, by the clock that all processes of a machine share.
 
-Whatever happens, no process outlives the command: a signal is remembered and acted upon between two steps, never while
-a process is being started, and every wait has a limit.
+Whatever happens, no process outlives the command: a signal is remembered and acted upon between two steps,
+never while a process is being started, and every wait has a limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -56,7 +56,7 @@ PLUGINS = "registry_containers,registry_queues,registry_sync"
 SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
 
 LOOK = 0.05  # seconds between two looks at the processes, while no report comes
-PATIENCE = 20.0  # seconds that one thing may take which should be quick
+PATIENCE = 30.0  # seconds that one thing may take which should be quick
 ROUND_TRIPS = 500
 LONGEST_DIRECTORY = 60  # bytes, so that the path of a socket in it stays below its limit
 
@@ -100,7 +100,12 @@ class Outcome:
 
 @click.command()
 @click.option(
-    "--workers", metavar="N", type=click.IntRange(2, 64), default=4, show_default=True, help="How many work together."
+    "--workers",
+    metavar="N",
+    type=click.IntRange(2, 64),
+    default=4,
+    show_default=True,
+    help="How many work together.",
 )
 @click.option(
     "--files",
@@ -112,8 +117,8 @@ class Outcome:
 def demo(workers: int, files: int | None, as_json: bool) -> int:
     """Do a real job with several processes, and kill one of them.
 
-    They count the identifiers in the sources of the standard library through a private server. The count must equal
-    that of a single process; the exit code is 1 if it does not.
+    They count the identifiers in the sources of the standard library through a private server. The count
+    must equal that of a single process; the exit code is 1 if it does not.
     """
     if os.name != "posix":
         raise click.ClickException("the demo needs SIGKILL and unix sockets, which this system does not have")
@@ -135,8 +140,11 @@ def demo(workers: int, files: int | None, as_json: bool) -> int:
 def sources(limit: int | None) -> tuple[Path, list[str]]:
     """Return where the standard library is, and its files; of so many as asked for, spread over all of it."""
     root = Path(sysconfig.get_path("stdlib"))
-    found = (path.relative_to(root) for path in root.rglob("*.py"))
-    names = sorted(str(path) for path in found if SKIPPED.isdisjoint(path.parts))
+    names = []
+    for directory, below, files in os.walk(root):
+        below[:] = [name for name in below if name not in SKIPPED]
+        names += [os.path.join(directory, name) for name in files if name.endswith(".py")]
+    names = sorted(os.path.relpath(name, root) for name in names)
     if limit is not None and limit < len(names):
         names = [names[place * len(names) // limit] for place in range(limit)]
     if len(names) < 2:
@@ -169,10 +177,10 @@ def _run(crew: _Crew, show: _Show, names: list[str], workers: int) -> Outcome:
         kill = _count_together(crew, show, shared, desk, names, workers)
         seconds = time.monotonic() - began
         calls = shared.statistics()["calls"] - calls
-        for label in labels:
-            if label != kill.worker:
-                desk.files.put(None)
-        for label in labels:
+        alive = [label for label in labels if label != kill.worker]
+        for _ in alive:
+            desk.files.put(None)
+        for label in alive:
             crew.wait(label)
         counts = desk.counts.copy()
         counted, identifiers = desk.counted.get(), desk.identifiers.get()
@@ -204,10 +212,10 @@ def _run(crew: _Crew, show: _Show, names: list[str], workers: int) -> Outcome:
 def _count_alone(crew: _Crew, tick: Callable[[], None], names: list[str]) -> dict[str, Any]:
     given, result = crew.directory / "files.json", crew.directory / "alone.json"
     given.write_text(json.dumps(names), "utf-8")
-    worker = crew.start(
+    crew.start(
         "alone", "-m", "registry.cli._demo_worker", "alone", str(given), str(result), stdout=subprocess.PIPE
     )
-    for _ in crew.lines(worker, "alone"):
+    for _ in crew.lines("alone"):
         tick()
     crew.wait("alone")
     counts: dict[str, Any] = json.loads(result.read_text("utf-8"))
@@ -224,7 +232,7 @@ def _server(crew: _Crew) -> Iterator[tuple[ManagerClient, str]]:
     process = crew.start("server", *words, stdout=subprocess.PIPE)
     # It prints where it listens once it does.
     text = ""
-    for line in crew.lines(process, "server"):
+    for line in crew.lines("server"):
         text += line
         if line.startswith("}"):
             break
@@ -302,7 +310,9 @@ class _Signals:
         # Elsewhere Python allows no handlers, and needs none: signals do not raise there.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                self._before[number] = signal.signal(number, self._take)
+                # What is ignored stays so, as under nohup.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._take)
         return self
 
     def __exit__(
@@ -331,7 +341,7 @@ class _Crew:
         self.directory = directory
         self.key = secrets.token_hex(32).encode()
         self._signals = signals
-        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = _environment(directory)
 
     def __enter__(self) -> Self:
@@ -350,7 +360,7 @@ class _Crew:
             if process.stdout is not None:
                 process.stdout.close()
 
-    def start(self, name: str, *words: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    def start(self, name: str, *words: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start a Python; what it complains about is kept for `failure`."""
         self._signals.check()
         with open(self._log(name), "wb") as log:
@@ -363,7 +373,6 @@ class _Crew:
                 cwd=self.directory,
                 env=self._environment,
                 start_new_session=True,
-                encoding="utf-8",
             )
         return self._running[name]
 
@@ -388,17 +397,24 @@ class _Crew:
                 if time.monotonic() > deadline:
                     raise click.ClickException(f"no worker did anything for {PATIENCE:.0f} s") from None
 
-    def lines(self, process: subprocess.Popen[str], name: str) -> Iterator[str]:
-        """Yield what a process prints."""
-        stream: IO[str] | None = process.stdout
-        while stream is not None:
+    def lines(self, name: str) -> Iterator[str]:
+        """Yield the lines that a process prints, until its end."""
+        stream = self._running[name].stdout
+        if stream is None:
+            return
+        deadline, begun = time.monotonic() + PATIENCE, b""
+        while True:
             self._signals.check()
-            # Its lines are short, and written as a whole.
-            if select.select([stream], [], [], LOOK)[0]:
-                line = stream.readline()
-                if not line:
-                    return
-                yield line
+            if not select.select([stream], [], [], LOOK)[0]:
+                if time.monotonic() > deadline:
+                    raise click.ClickException(f"{name} did nothing for {PATIENCE:.0f} s")
+                continue
+            data = os.read(stream.fileno(), 1 << 16)
+            if not data:
+                return
+            deadline = time.monotonic() + PATIENCE
+            *lines, begun = (begun + data).split(b"\n")
+            yield from (line.decode() for line in lines)
 
     def kill(self, name: str) -> float:
         """Kill a process, and return when."""
@@ -497,7 +513,10 @@ def _print(outcome: Outcome, root: Path) -> None:
             ("one call, alone", f"{outcome.call_seconds * 1e6:,.0f} µs (median of {ROUND_TRIPS})"),
             ("killed", f"{outcome.killed}, holding the lock; its file went back: {put_back}"),
             ("hand-over", f"{_milliseconds(outcome.hand_over_seconds)} from the kill to the next grant"),
-            ("totals", "equal to those of the single process" if outcome.equal else "DIFFER from the single process"),
+            (
+                "totals",
+                "equal to those of the single process" if outcome.equal else "DIFFER from the single process",
+            ),
         ]
     )
 

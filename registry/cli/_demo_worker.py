@@ -1,7 +1,7 @@
 """What the processes of ``registry demo`` do: ``python -m registry.cli._demo_worker``.
 
-Two commands: ``alone LIST RESULT`` counts the identifiers of all files by itself; ``work ADDRESS LABEL`` is one of
-several interpreters that take files from a shared queue until they are told that there are no more.
+Two commands: ``alone LIST RESULT`` counts the identifiers of all files by itself; ``work ADDRESS LABEL`` is
+one of several interpreters that take files from a shared queue until they are told that there are no more.
 
 A worker takes a file, counts outside of the lock, and then makes one *step* under the lock:
 
@@ -10,13 +10,13 @@ A worker takes a file, counts outside of the lock, and then makes one *step* und
 3. it moves the two counters;
 4. it closes the record.
 
-A worker that dies on the way leaves a record that is open. Whoever gets the lock next is told that it was abandoned,
-and undoes the step before its own: the counters are set back, the entry goes, the file goes back into the queue. Each
-of these may happen twice and changes nothing the second time, as a file that is in the dict is not counted again; so
-the one who undoes may die over it, too.
+A worker that dies on the way leaves a record that is open. Whoever gets the lock next is told that it was
+abandoned, and undoes that step before its own: the counters are set back, the entry goes, the file goes back
+into the queue. Each of these may happen twice and changes nothing the second time, as a file that is in the
+dict is not counted again; so the one who undoes may die over it, too.
 
-What the record does not cover is a death between taking a file and opening the record. The demo would notice: it ends
-with an error if any worker dies but the one that it kills.
+What the record does not cover is a death between taking a file and opening the record. It would not pass
+unnoticed: the demo ends with an error if any worker dies but the one that it kills.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Desk:
     """The shared objects of the job, by the same names in each process.
 
     Attributes:
-        files: a queue of ``[file, stay]``, then None for each worker; who gets a file with `stay` set stays in the
-            middle of its step for ever, which is where the demo wants to kill it.
+        files: a queue of ``[file, stay]``, then None for each worker; who gets a file with `stay` set stays
+            in the middle of its step for ever, which is where the demo wants to kill it.
         counts: a dict of file to what was counted in it; None if it is no valid Python.
         counted: how many files that are.
         identifiers: how many identifiers were found in them.

@@ -1,8 +1,9 @@
 """Share a dict and a login lock with every process that has the key.
 
-This is a recipe that many programs carry: a `multiprocessing.managers.BaseManager` with a dict and an `RLock`,
-a `ManagerServer` that runs it, and a `ManagerClient` for all others. Here it is a plugin. The two types have
-the recipe's names and methods, so that its clients, which use nothing but `multiprocessing`, work as they are.
+This is a recipe that many programs carry: a `multiprocessing.managers.BaseManager` with a dict and an
+`RLock`, a `ManagerServer` that runs it, and a `ManagerClient` for all others. Here it is a plugin. The two
+types have the recipe's names and methods, so that its clients, which use nothing but `multiprocessing`, work
+as they are.
 
 `ManagerServer` and `ManagerClient` have its faces, for programs that import them::
 
@@ -62,14 +63,15 @@ def registry_shared_objects() -> Iterable[SharedObject[Any]]:
 
 
 class ManagerServer:
-    """Serve the dict and the lock, and nothing else."""
+    """Serve the dict and the lock, and nothing else. Listens at once; clients wait until `run`."""
 
-    def __init__(self, domain: str, port: int, auth_key: bytes | str) -> None:
-        self._server = registry.ManagerServer((domain, port), auth_key, plugins=["info_manager"])
+    def __init__(self, domain: str, port: int, auth_key: bytes) -> None:
+        manager = registry.manager_class("info_manager")
+        self._server: Any = manager((domain, port), auth_key).get_server()
 
     def run(self) -> None:
         """Serve until `stop`, SIGINT or SIGTERM. Blocks."""
-        self._server.run()
+        self._server.serve_forever()
 
     def stop(self) -> None:
         """Make `run` return. May be called from any thread."""
@@ -79,7 +81,7 @@ class ManagerServer:
 class ManagerClient:
     """Use the dict and the lock of a server. Connects at once."""
 
-    def __init__(self, domain: str, port: int, auth_key: bytes | str) -> None:
+    def __init__(self, domain: str, port: int, auth_key: bytes) -> None:
         self._client = registry.connect((domain, port), auth_key)
 
     def get_dict(self) -> Any:
