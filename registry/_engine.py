@@ -136,13 +136,15 @@ class Engine:
     def step(self, event: Event) -> list[Output]:
         """Apply one event and return what comes out of it, in order.
 
-        What is due before the event's stamp happens first, each at its own time.
+        What is due by the event's stamp happens first, each at its own time. Within one moment only an `Advance` does
+        that, so that events with one stamp follow each other.
         """
         self.index += 1
         self._draws = 0
-        if event.now > self.now:
-            self._fire_due(event.now)
-            self.now = event.now
+        if event.now > self.now or type(event) is Advance:
+            until = max(event.now, self.now)
+            self._fire_due(until)
+            self.now = until
         self._handlers[type(event)](event)
         outputs = self._outputs
         if outputs:
@@ -371,8 +373,7 @@ class Engine:
         del self._keys[session.key]
 
     def _advance(self, event: Advance) -> None:
-        """Do also what became due at the very moment of the last event."""
-        self._fire_due(self.now)
+        """Do nothing further: what was due has been done by the time that an event is applied."""
 
     # -- objects -----------------------------------------------------------------------------------------------------
 

@@ -508,8 +508,8 @@ class Host:
         """Make the object of a call, or compare its definition, without calling it.
 
         Returns:
-            False where that is refused; the reason has been delivered as the reply to the call. A threaded object is
-            made on its own thread, at its first call.
+            False where that is refused; the reason has been delivered as the reply to the call. A threaded
+            object is made on its own thread, at its first call.
         """
         if target.declaration is None:
             self._refuse(client, call.seq, UnknownType(target.typeid))

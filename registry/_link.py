@@ -159,6 +159,7 @@ class Link:
         self.key = os.urandom(16)
         self.same_user = False
         self._generation = 0
+        self._known = False
         self._next = 1
         self._owners = 0
         self._acknowledged = 0
@@ -633,7 +634,7 @@ class Link:
         limit = self._deadline(None)
         if deadline is not None:
             limit = deadline if limit is None else min(limit, deadline)
-        resume = self._generation > 0
+        resume = self._known
         try:
             dialed = self._dial(limit if limit is not None else float("inf"), resume)
         except ServerNotFound as error:
@@ -676,7 +677,8 @@ class Link:
         transport = dialed.transport
         reader = _wire.Reader()
         reader.feed(dialed.leftover)
-        generation = self._generation + 1
+        # Drawn anew for each attempt: the server may have taken one whose answer never came.
+        self._generation += 1
         hello = _wire.Attach(
             key=self.key,
             pid=os.getpid(),
@@ -687,10 +689,9 @@ class Link:
             acknowledged=self._acknowledged,
             code=self._code,
         )
-        transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=generation))
+        transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
         answer = self._attached(transport, reader, limit)
-        self._generation = generation
-        if generation > 1 and not answer.resumed:
+        if self._known and not answer.resumed:
             # The server lives and has forgotten the session: its lease ran out, or its process was taken for dead.
             self._lose(StateLost, "the server took this session for dead, and freed what it held")
             transport.close()
@@ -704,6 +705,7 @@ class Link:
                 return
             self._reader = reader
             self._defined = set()
+            self._known = True
             self._transport = transport
             unanswered = [slot for slot in self._pending.values() if not slot.done]
             for slot in unanswered:

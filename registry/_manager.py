@@ -52,7 +52,7 @@ def manager_class(*plugins: object) -> type[BaseManager]:
     ...     prices.copy()
     {'BTC': 97000}
     """
-    return _class_of(_plugins.load(only=plugins or None))
+    return _class_of(_plugins.load(only=plugins or None).required())
 
 
 def _class_of(plugins: Plugins) -> type[BaseManager]:

@@ -30,7 +30,7 @@ class MemoryServer:
     """
 
     def __init__(self, plugins: Iterable[Any] = ()) -> None:
-        loaded = _plugins.load(extra=list(plugins))
+        loaded = _plugins.load(extra=list(plugins)).required()
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._pid = os.getpid()
         self._readers: dict[int, _wire.Reader] = {}

@@ -65,6 +65,7 @@ class Plugin:
         reason: why it is not on, with the cure; otherwise empty.
         files: the files that its code was loaded from, as absolute paths.
         traceback: of what broke it, as text; otherwise empty.
+        asked_for: whether it was named, and not only found.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Plugin:
     reason: str = ""
     files: tuple[str, ...] = ()
     traceback: str = attrs.field(default="", repr=False)
+    asked_for: bool = False
 
     def __str__(self) -> str:
         """Name the distribution and its version if there is one, else the plugin."""
@@ -105,6 +107,17 @@ class Plugins:
     def problems(self) -> tuple[Plugin, ...]:
         """The plugins that are off or broken."""
         return tuple(plugin for plugin in self.plugins if plugin.status != "on")
+
+    def required(self) -> Plugins:
+        """Return these, once every plugin that was named is on.
+
+        Raises:
+            PluginError: One that was named is off or broken; what was merely found may be.
+        """
+        for plugin in self.problems:
+            if plugin.asked_for:
+                raise PluginError(plugin.name, f"it is {plugin.status}: {plugin.reason}")
+        return self
 
     @property
     def spec(self) -> tuple[tuple[object, ...] | None, tuple[object, ...]]:
@@ -238,6 +251,7 @@ class _Candidate:
             self.reason,
             self.files,
             self.traceback,
+            self.asked_for,
         )
 
     def __str__(self) -> str:

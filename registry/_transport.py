@@ -62,8 +62,8 @@ class Greeting:
     """
 
     def __init__(self, body: bytes, address: str) -> None:
-        fields: Any = _codec.decode(body)
         try:
+            fields: Any = _codec.decode(body)
             self.name = str(fields["name"])
             self.pid = int(fields["pid"])
             self.since = float(fields["since"])

@@ -109,7 +109,10 @@ class CallBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class CancelBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Settle a call. With `undo` a grant already given is taken back; without, a call that has run keeps its reply."""
+    """Settle a call. A call that has run keeps its reply; with `undo` a grant already given is taken back.
+
+    An undo is sent only on a connection made since, where no earlier reply to that call can arrive any more.
+    """
 
     undo: bool
 
@@ -230,6 +233,8 @@ class Reader:
                 raise ProtocolError(f"a frame of {length} bytes; at most {MAX_BODY} are allowed")
             if reserved or flags & ~MORE:
                 raise ProtocolError("a frame with unknown flags")
+            if flags or self._head is not None:
+                self._check_part(length, kind, flags, sequence)
             end = start + HEADER_SIZE + length
             if len(buffer) < end:
                 return None
@@ -237,12 +242,8 @@ class Reader:
             self._start = end
             if not flags and self._head is None:
                 return Frame(kind, generation, sequence, received, applied, body)
-            if self._head is not None and self._head != (kind, sequence):
-                raise ProtocolError("a value was broken off by another frame")
             self._parts.append(body)
             self._size += length
-            if self._size > self._limit:
-                raise ProtocolError(f"a value of more than {self._limit} bytes")
             if flags & MORE:
                 self._head = (kind, sequence)
                 continue
@@ -251,6 +252,15 @@ class Reader:
             self._size = 0
             self._head = None
             return Frame(kind, generation, sequence, received, applied, body)
+
+    def _check_part(self, length: int, kind: int, flags: int, sequence: int) -> None:
+        """Refuse a part of a value that does not belong to the parts before it, or is one too many."""
+        if self._head is not None and self._head != (kind, sequence):
+            raise ProtocolError("a value was broken off by another frame")
+        if flags and not length:
+            raise ProtocolError("a part of a value that holds nothing")
+        if self._size + length > self._limit:
+            raise ProtocolError(f"a value of more than {self._limit} bytes")
 
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self.next()) is not None:

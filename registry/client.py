@@ -352,10 +352,13 @@ def home_of(address: str) -> Home:
         home = _homes.get(address)
         if home is None or (home._link is not None and home._link.closed):
             home = _homes[address] = Home(address, None, None, 30.0, (), "")
-            for link in _links.values():
-                if link.address == address and not link.closed:
-                    home.adopt(link)
-                    break
+        if home._link is None:
+            links = [link for link in _links.values() if link.address == address and not link.closed]
+            if address == "memory://" and len(links) != 1:
+                which = f"which of its {len(links)} clients is meant" if links else "it went with its client"
+                raise ServerNotFound(address, f"a proxy leads back only in its own process, and {which}")
+            if links:
+                home.adopt(links[0])
         return home
 
 

@@ -668,29 +668,31 @@ class Unresolved(Proxy):
     __slots__ = ()
     __hash__ = Proxy.__hash__
 
-    def _resolve(self) -> None:
-        interface = self._remote.resolve()
-        if type(self) is Unresolved:
-            self.__class__ = proxy_class(interface)  # type: ignore[assignment]
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        self._resolve()
+        _resolve(self)
         return getattr(self, name)
 
     def __dir__(self) -> Iterable[str]:
-        self._resolve()
+        _resolve(self)
         return dir(self)
 
     def __eq__(self, other: object) -> bool:
-        self._resolve()
+        _resolve(self)
         return bool(self == other)
+
+
+def _resolve(proxy: Proxy) -> None:
+    # A function, since the class may be fixed by now: by another thread, or in a `with` block by its beginning.
+    interface = proxy._remote.resolve()
+    if type(proxy) is Unresolved:
+        proxy.__class__ = proxy_class(interface)
 
 
 def _forward(name: str) -> Callable[..., Any]:
     def method(self: Unresolved, /, *args: Any) -> Any:
-        self._resolve()
+        _resolve(self)
         found = getattr(type(self), name, None)
         if found is None:
             if name == "__bool__":

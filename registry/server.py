@@ -98,7 +98,7 @@ class ManagerServer:
             )
         self._given_key = authkey.encode() if isinstance(authkey, str) else authkey
         self.plugins = (
-            plugins if isinstance(plugins, _plugins.Plugins) else _plugins.load(extra=list(plugins or ()))
+            plugins if isinstance(plugins, _plugins.Plugins) else _plugins.load(extra=list(plugins or ())).required()
         )
         self.trust = trust
         self.lease = lease
@@ -336,7 +336,7 @@ class ManagerServer:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        # What was ignored stays so, as under nohup: a manager's server is not ended by the Ctrl-C of its starter.
+        # What was ignored stays so, as under nohup: Ctrl-C does not end the server of a manager.
         before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
         def drain(number: int, frame: FrameType | None = None) -> None:
@@ -660,8 +660,8 @@ class _Connection(asyncio.Protocol):
     def _acknowledge(self) -> None:
         """Have the next bytes acknowledged at once.
 
-        The request of a stock client follows its last word of the handshake, and its kernel (Nagle's algorithm) would
-        hold it back until our kernel's delayed acknowledgement: 40 ms for each of its many connections.
+        The request of a stock client follows its last word of the handshake, and its kernel (Nagle's algorithm)
+        would hold it back until our kernel's delayed acknowledgement: 40 ms for each of its many connections.
         """
         if self._peer.kind == "tcp" and hasattr(socket, "TCP_QUICKACK"):
             try:

@@ -633,3 +633,13 @@ def test_this_installation():
     """Whatever is installed here loads in its default set, or is told."""
     plugins = load()
     assert all(plugin.status == "on" or plugin.reason for plugin in plugins.plugins)
+
+
+def test_a_named_plugin_that_is_not_on_is_an_error(tmp_path: Path) -> None:
+    """What was merely found may be broken; what was asked for by name may not."""
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise ValueError('no')\n")
+    plugins = load(extra=[str(broken)])
+    with pytest.raises(PluginError, match="broken: .*ValueError: no"):
+        plugins.required()
+    assert load(only=["registry_containers"]).required().problems == ()

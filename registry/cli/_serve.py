@@ -112,7 +112,7 @@ def _serve(
         # The command is the same by all its names, and only `python -m` looks here by itself. Last, so that
         # nothing here hides what is installed.
         sys.path.append(os.getcwd())
-    plugins = _plugins.load(only, extra, settings["strict"])
+    plugins = _plugins.load(only, extra, settings["strict"]).required()
     for plugin in plugins.problems:
         log.warning("plugin %s is %s: %s", plugin.name, plugin.status, plugin.reason)
 
