@@ -3,17 +3,18 @@
 Rules of this file:
 
 * Events go in by `Engine.step`, outputs come out of it; nothing else changes the engine.
-* It does no I/O, reads no clock, draws no random number and starts no thread. Time is the stamp of the events,
-  random bytes are hashed from the epoch's seed, the index of the event and a count.
-* Two engines that were fed the same events have the same `Engine.snapshot`, byte for byte. So nothing here may hang
-  on the order of a set, on `id()`, on the text of an exception or on what a read did.
+* It does no I/O, reads no clock, draws no random number and starts no thread. Time is the stamp of the
+  events, random bytes are hashed from the epoch's seed, the index of the event and a count.
+* Two engines that were fed the same events have the same `Engine.snapshot`, byte for byte. So nothing here
+  may hang on the order of a set, on `id()`, on the text of an exception or on what a read did.
 * It knows no type: what a lock or a queue is stands in the plugins.
 
-Theory of operation. A call names an object by (typeid, name), a method, and its arguments in their encoded form, which
-the engine alone decodes, so that no two engines ever share a mutable argument. The method runs to its end inside the
-step. What it returns becomes a reply, encoded in the same step and remembered until the session acknowledges it; or it
-returns a `Waiter`, which then stands in three places: in the `Waiters` of the object, in the session under the call's
-sequence, and, with a deadline, in the heap. `resolve` is the one way out of all three.
+Theory of operation. A call names an object by (typeid, name), a method, and its arguments in their encoded
+form, which the engine alone decodes, so that no two engines ever share a mutable argument. The method runs to
+its end inside the step. What it returns becomes a reply, encoded in the same step and remembered until the
+session acknowledges it; or it returns a `Waiter`, which then stands in three places: in the `Waiters` of the
+object, in the session under the call's sequence, and, with a deadline, in the heap. `resolve` is the one way
+out of all three.
 
 A read (`Engine.read`) is the same call without the traces: no event, no remembered reply.
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -45,7 +47,7 @@ from registry._leaves import Carried, Owner
 from registry._objects import Hosted, bind
 from registry._sessions import Ranges, Reply, Session
 from registry._wire import DELETE, Kind
-from registry.declarations import SharedObject
+from registry.declarations import ITERATING, SharedObject
 from registry.errors import (
     DeclarationError,
     LockLost,
@@ -131,13 +133,14 @@ class Engine:
             Advance: self._advance,
         }
 
-    # -- the two doors ------------------------------------------------------------------------------------------
+    # -- the two doors
+    # ------------------------------------------------------------------------------------------
 
     def step(self, event: Event) -> list[Output]:
         """Apply one event and return what comes out of it, in order.
 
-        What is due by the event's stamp happens first, each at its own time. Within one moment only an `Advance` does
-        that, so that events with one stamp follow each other.
+        What is due by the event's stamp happens first, each at its own time. Within one moment only an
+        `Advance` does that, so that events with one stamp follow each other.
         """
         self.index += 1
         self._draws = 0
@@ -163,14 +166,17 @@ class Engine:
             owner = Owner(call.session, call.owner)
             method = self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, owner, label, hosted.number, call.seq)
-            value = self._within(step, _drained(method) if call.method == "__iter__" else method, *args, **kwargs)
+            value = self._within(
+                step, _drained(method) if call.method in ITERATING else method, *args, **kwargs
+            )
             body = _codec.encode(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
             return Output(call.session, call.seq, Kind.ERROR, _failure(error), changed)
         return Output(call.session, call.seq, Kind.REPLY, body, hosted.changed)
 
-    # -- questions that change nothing ---------------------------------------------------------------------------
+    # -- questions that change nothing
+    # ---------------------------------------------------------------------------
 
     def find(self, typeid: str, name: str) -> Hosted | None:
         """Return the object of that name, or None."""
@@ -181,7 +187,7 @@ class Engine:
         return self._keys.get(key, 0)
 
     def knows(self, session: int, seq: int) -> bool:
-        """Tell whether a call has been seen: it waits, its reply is kept, or the session has the reply already."""
+        """Tell whether a call has been seen: it waits, its reply is kept, or the session has it already."""
         known = self.sessions[session]
         return seq in known.replies or seq in known.waits or known.is_stale(seq)
 
@@ -200,7 +206,8 @@ class Engine:
             told = dict(self._within(step, hosted.instance.statistics))
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
 
-    # -- events ----------------------------------------------------------------------------------------------------
+    # -- events
+    # ----------------------------------------------------------------------------------------------------
 
     def _begin(self, event: Begin) -> None:
         self.epoch = event.epoch
@@ -234,7 +241,9 @@ class Engine:
             return
         remembered = session.replies.get(seq)
         if remembered is not None:
-            self._outputs.append(Output(session.number, seq, remembered.kind, remembered.body, remembered.index))
+            self._outputs.append(
+                Output(session.number, seq, remembered.kind, remembered.body, remembered.index)
+            )
             return
         waiter = session.waits.get(seq)
         if waiter is not None:
@@ -276,7 +285,9 @@ class Engine:
         owner = Owner(session.number, event.owner)
         step = hosting.Call(self, self.now, owner, session.label, hosted.number, seq)
         try:
-            value = self._within(step, _drained(method) if event.method == "__iter__" else method, *args, **kwargs)
+            value = self._within(
+                step, _drained(method) if event.method in ITERATING else method, *args, **kwargs
+            )
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             if not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError)):
                 error = self._stop(hosted, event.method, error)
@@ -286,7 +297,7 @@ class Engine:
                 if step.parked.home is not None:
                     self._park(session, hosted, event, step.parked)
                 return
-            kind, body = _outcome(hosted, value)
+            kind, body = outcome(hosted, value)
         parked = step.parked
         if parked is not None:
             # It has an outcome of its own after all, which is the one that counts.
@@ -375,7 +386,8 @@ class Engine:
     def _advance(self, event: Advance) -> None:
         """Do nothing further: what was due has been done by the time that an event is applied."""
 
-    # -- objects -----------------------------------------------------------------------------------------------------
+    # -- objects
+    # -----------------------------------------------------------------------------------------------------
 
     def _make(self, declaration: SharedObject[Any], event: Create, session: Session) -> None:
         args, kwargs, definition = bind(declaration, event.arguments)
@@ -431,7 +443,7 @@ class Engine:
         return holds is not None and bool(holds(number))
 
     def _method(self, hosted: Hosted, name: str) -> Callable[..., Any]:
-        """Look a method up in what the class exposes; a name from a peer is never an attribute's by itself."""
+        """Look a method up in what the class exposes; a peer's name is never an attribute's by itself."""
         method = hosted.methods.get(name)
         if method is None:
             exposed = hosted.declaration.interface.exposed
@@ -478,7 +490,7 @@ class Engine:
             return False
 
     def _enter(self, hosted: Hosted, name: str, *args: object) -> object:
-        """Call one of the optional methods. What it raises stops the object, as nobody is there to be told; False then."""
+        """Call an optional method. What it raises can be told nobody, and stops the object: False."""
         if hosted.stopped:
             return False
         hosted.changed = self.index
@@ -498,7 +510,8 @@ class Engine:
         self._note_vacancy(hosted)
         return undone
 
-    # -- waits and replies -----------------------------------------------------------------------------------------
+    # -- waits and replies
+    # -----------------------------------------------------------------------------------------
 
     def _reply(self, session: Session, seq: int, kind: int, body: bytes, target: int = 0) -> None:
         session.replies[seq] = Reply(kind, body, self.index, target)
@@ -518,7 +531,7 @@ class Engine:
         if isinstance(value, BaseException):
             self._settle(waiter, Kind.ERROR, _failure(value))
         else:
-            self._settle(waiter, *_outcome(self._numbered[waiter.target], value))
+            self._settle(waiter, *outcome(self._numbered[waiter.target], value))
 
     def _settle(self, waiter: Waiter, kind: int, body: bytes) -> None:
         """End a wait with an encoded reply."""
@@ -529,14 +542,17 @@ class Engine:
         target = hosted.number if kind == Kind.REPLY and hasattr(hosted.instance, "take_back") else 0
         self._reply(session, waiter.seq, kind, body, target)
         if session.is_stale(waiter.seq):
-            del session.replies[waiter.seq]  # the session has said that it has this reply, and will never ask for it
+            del session.replies[
+                waiter.seq
+            ]  # the session has said that it has this reply, and will never ask for it
 
     def _watch(self, waiter: Waiter) -> None:
         if waiter.deadline is not None:
             self._push(waiter.deadline, waiter.number, waiter)
 
     def _push(self, time: float, order: int, item: Waiter | Hosted) -> None:
-        # The count keeps two entries of one wait, which is due when it was before, from being compared further.
+        # The count keeps two entries of one wait, which is due when it was before, from being compared
+        # further.
         self._pushed += 1
         heapq.heappush(self._heap, (time, order, self._pushed, item))
         # Waits that ended early leave their entries behind; sweep them before they outnumber the live ones.
@@ -567,7 +583,8 @@ class Engine:
         for entry in again:
             heapq.heappush(self._heap, entry)
 
-    # -- what a step may ask for (`hosting.Steps`) ---------------------------------------------------------------
+    # -- what a step may ask for (`hosting.Steps`)
+    # ---------------------------------------------------------------
 
     def _within(self, step: hosting.Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a piece of a hosted class with `hosting.call` in place."""
@@ -610,14 +627,25 @@ class Engine:
         hosted.alarm = (float(time), self.next_order())
         self._push(*hosted.alarm, hosted)
 
-    # -- the whole state -------------------------------------------------------------------------------------------
+    # -- the whole state
+    # -------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
         """Return the whole state in canonical form: equal states give equal bytes."""
         sessions = [
             [
-                *(session.number, session.key, session.label, session.domain, session.mark, session.above.rows()),
-                [[seq, int(reply.kind), reply.body, reply.index, reply.target] for seq, reply in sorted(session.replies.items())],
+                *(
+                    session.number,
+                    session.key,
+                    session.label,
+                    session.domain,
+                    session.mark,
+                    session.above.rows(),
+                ),
+                [
+                    [seq, int(reply.kind), reply.body, reply.index, reply.target]
+                    for seq, reply in sorted(session.replies.items())
+                ],
                 list(session.objects),
                 list(session.owned),
             ]
@@ -680,11 +708,27 @@ class Engine:
         return engine
 
     def _restore_object(self, row: list[Any], waiters: dict[int, Waiter]) -> None:
-        number, typeid, name, arguments, definition, maker, made, session, sessions, alarm, changed, stopped, state = row
+        (
+            number,
+            typeid,
+            name,
+            arguments,
+            definition,
+            maker,
+            made,
+            session,
+            sessions,
+            alarm,
+            changed,
+            stopped,
+            state,
+        ) = row
         declaration = self.declarations.get(typeid)
         if declaration is None:
             raise UnknownType(typeid, f"the state holds {typeid}:{name}")
-        hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
+        hosted = Hosted(
+            number, declaration, name, arguments, definition, maker=maker, made=made, session=session
+        )
         self._numbered[number] = hosted
         args, kwargs, _ = bind(declaration, arguments)
         step = hosting.Call(self, self.now, NOBODY, "", number, 0)
@@ -738,11 +782,16 @@ def _failure(error: BaseException) -> bytes:
     if isinstance(error, _codec.CodecError):
         # What exactly is wrong with the bytes may depend on how deep the interpreter is by now.
         error = ValueError("the arguments of this call cannot be read, or lie too deep")
-    return _codec.encode_exception(error)
+    if _codec.crosses(error):
+        return _codec.encode_exception(error)
+    # The text is all that the author of the class will see of it; our own frames tell nothing.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    text = "".join((*traceback.format_list(frames), *traceback.format_exception_only(type(error), error)))
+    return _codec.encode_exception(error, text)
 
 
-def _outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
-    """Encode what a method returned or what a wait was ended with. What cannot cross took effect all the same."""
+def outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
+    """Encode what a method returned or a wait was ended with. What cannot cross took effect too."""
     try:
         # Remembered replies are state, so the order of a set must not show in them.
         return Kind.REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
@@ -752,7 +801,9 @@ def _outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
 
 
 def _is_stopped(hosted: Hosted) -> RegistryError:
-    return RegistryError(f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server")
+    return RegistryError(
+        f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server"
+    )
 
 
 def _check_durable(instance: Any) -> None:
@@ -773,14 +824,16 @@ def _is_live(entry: _Due) -> bool:
 
 @lru_cache(maxsize=256)
 def stamp(domain: str) -> Callable[[object], object]:
-    """Return what puts the writer's trust domain on the opaque values of its call; what it claims is not asked."""
+    """Return what puts the writer's trust domain on its opaque values; what it claims is not asked."""
 
     def incoming(leaf: object) -> object:
         if type(leaf) is tuple:
             raise NotShareable("an argument", "state of an engine is for that engine alone")
         if type(leaf) is Carried and leaf.domain:
             if not domain:
-                raise NotShareable(f"a {leaf.kind}", "only processes of one user on one host exchange pickled values")
+                raise NotShareable(
+                    f"a {leaf.kind}", "only processes of one user on one host exchange pickled values"
+                )
             return Carried(leaf.data, domain, leaf.kind)
         return leaf
 

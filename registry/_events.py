@@ -1,7 +1,8 @@
 """What goes into the engine and what comes out of it.
 
-Events are plain data, encodable as they stand: the same records feed an engine from a socket, a test or a log.
-`now` is the stamp of whoever fed the event, in seconds since 1970; the engine's time is the greatest it has seen.
+Events are plain data, encodable as they stand: the same records feed an engine from a socket, a test or a
+log. `now` is the stamp of whoever fed the event, in seconds since 1970; the engine's time is the greatest it
+has seen.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Call(Event, frozen=True):
     """A method is called. `arguments` is the encoding of ``[args, kwargs]``.
 
     `received` and `above` acknowledge earlier replies: all up to a mark, and ranges above it, first and last
-    included. `grants` are the locks that the call relies on; `remaining` is what a resent wait has left, in seconds.
+    included. `grants` are the locks that the call relies on; `remaining` is what a resent wait has left, in
+    seconds.
     """
 
     session: int
@@ -93,6 +95,7 @@ class Advance(Event, frozen=True):
 
 
 AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Advance
+
 
 class Output(msgspec.Struct, frozen=True, gc=False):
     """A reply on its way to a session: `kind` is REPLY, ERROR or CANCELLED of `_wire.Kind`.

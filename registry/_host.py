@@ -1,12 +1,14 @@
 """The server's half of the protocol, without I/O: frames in, frames out, one engine in the middle.
 
-A shell (the socket server, ``memory://``, a simulated network) makes an `Attachment` for each connection, feeds it
-frames with the time, and sends what its `outbox` holds. The host turns frames into events, feeds the engine, and turns
-outputs into frames of the session's present connection. What is lost on the way is asked for again by the client.
+A shell (the socket server, ``memory://``, a simulated network) makes an `Attachment` for each connection,
+feeds it frames with the time, and sends what its `outbox` holds. The host turns frames into events, feeds the
+engine, and turns outputs into frames of the session's present connection. What is lost on the way is asked
+for again by the client.
 
 A session outlives its connections. A new connection of a session *fences* the old one: what the old one still
-brings is dropped, so that no request can run after the cancel that was sent for it on the new one. A session without a
-connection is *suspended*, and ends when its lease runs out, when its process is known to be dead, or by a goodbye.
+brings is dropped, so that no request can run after the cancel that was sent for it on the new one. A session
+without a connection is *suspended*, and ends when its lease runs out, when its process is known to be dead,
+or by a goodbye.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ class Identity:
 class Threads(Protocol):
     """Where threaded objects live: outside the engine, each owner's calls on a thread of its own."""
 
-    def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None: ...
+    def submit(
+        self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
+    ) -> None: ...
     def withdraw(self, client: Client, seq: int) -> bool: ...
     def owner_ended(self, client: Client, owner: int | None) -> None: ...
     def delete(self, typeid: str, name: str) -> bool: ...
@@ -82,7 +86,9 @@ class Target:
 
     __slots__ = ("compared", "declaration", "definition", "name", "number", "readonly", "typeid")
 
-    def __init__(self, typeid: str, name: str, definition: bytes, declaration: SharedObject[Any] | None) -> None:
+    def __init__(
+        self, typeid: str, name: str, definition: bytes, declaration: SharedObject[Any] | None
+    ) -> None:
         self.typeid = typeid
         self.name = name
         self.definition = definition
@@ -122,8 +128,8 @@ class Client:
         deliver: Where its outputs go now, or None while it is suspended.
         expires: While it is suspended, when it is believed dead.
         received: Which replies it has: all up to this, and those in `above`.
-        slow: Calls that the engine does not remember, with their outputs once they have ended: those of threaded
-            objects, and those that were refused on their way to the engine.
+        slow: Calls that the engine does not remember, with their outputs once they have ended: those of
+            threaded objects, and those that were refused on their way to the engine.
     """
 
     __slots__ = (
@@ -169,7 +175,8 @@ class Host:
         lease: How long a session without a connection is believed, in seconds.
         threads: Where threaded objects run; without it they are refused.
         control: Answers to questions to the server itself that only the shell can give, by verb.
-        freshness: Called at an attach with the client's modules and versions; its text becomes a `StaleServer`.
+        freshness: Called at an attach with the client's modules and versions; its text becomes a
+            `StaleServer`.
     """
 
     def __init__(
@@ -213,7 +220,8 @@ class Host:
         """What a client is told in the handshake's answer: who the server is, and the table of typeids."""
         return self._greeting
 
-    # -- connections -----------------------------------------------------------------------------------------------
+    # -- connections
+    # -----------------------------------------------------------------------------------------------
 
     def receive(self, attachment: Attachment, frame: Frame, now: float) -> None:
         """Take one frame of a connection.
@@ -296,7 +304,9 @@ class Host:
             if not outbox:
                 self.dirty.append(attachment)
             outbox.append(
-                _wire.pack(output.kind, body, generation=generation, sequence=output.seq, applied=output.index)
+                _wire.pack(
+                    output.kind, body, generation=generation, sequence=output.seq, applied=output.index
+                )
             )
 
         client.deliver = deliver
@@ -305,7 +315,8 @@ class Host:
         self.dirty.append(attachment)
         outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
 
-    # -- sessions --------------------------------------------------------------------------------------------------
+    # -- sessions
+    # --------------------------------------------------------------------------------------------------
 
     def adopt(self, client: Client) -> None:
         """Take a session of another protocol. Its shell sets `Client.deliver`, and feeds it by `submit`."""
@@ -349,6 +360,13 @@ class Host:
             if client.expires is not None and client.expires <= now:
                 self.end(client, now)
 
+    def excuse(self, now: float) -> None:
+        """Believe those without a connection for another lease, since the server itself could hear nobody."""
+        for key in self._suspended:
+            client = self.clients[key]
+            if client.expires is not None:
+                client.expires = max(client.expires, now + self.lease)
+
     def next_due(self) -> float | None:
         """Return when `advance` is needed next, or None."""
         due = self.engine.next_due()
@@ -369,7 +387,8 @@ class Host:
         if self._threads is not None:
             self._threads.owner_ended(client, owner)
 
-    # -- calls ----------------------------------------------------------------------------------------------------
+    # -- calls
+    # ----------------------------------------------------------------------------------------------------
 
     def _call(self, client: Client, frame: Frame, now: float) -> None:
         body = _wire.decode_call(frame.body)
@@ -477,7 +496,7 @@ class Host:
             self._note_deleted(hosted.number)
 
     def _is_slow(self, client: Client, call: Call) -> bool:
-        """Tell whether a call has been seen that the engine does not remember; send its reply again if there is one."""
+        """Tell whether the engine does not remember a call that has been seen; send its reply again."""
         above = Ranges(call.above)
         for seq, done in list(client.slow.items()):
             if done is not None and (seq <= call.received or seq in above):
@@ -519,15 +538,19 @@ class Host:
         return self._prepare(client, target, call, self.engine.find(target.typeid, target.name)) is not None
 
     def _prepare(self, client: Client, target: Target, call: Call, hosted: Hosted | None) -> Hosted | None:
-        """Find the object of a handle, make it at its first use, and compare its definition. None: refused."""
+        """Find a handle's object, make it at its first use, and compare its definition. None: refused."""
         if target.number in self._deleted:
             target.number = 0
             title = f"{target.typeid}:{target.name}"
-            self._refuse(client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one"))
+            self._refuse(
+                client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one")
+            )
             return None
         if hosted is None:
             if call.method == DELETE:
-                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
+                self._refuse(
+                    client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name")
+                )
                 return None
             if not client.number:
                 self._open(client, call.now)
@@ -555,15 +578,21 @@ class Host:
         target.number = hosted.number
         return hosted
 
-    def _submit_threaded(self, client: Client, target: Target, call: Call, declaration: SharedObject[Any]) -> None:
+    def _submit_threaded(
+        self, client: Client, target: Target, call: Call, declaration: SharedObject[Any]
+    ) -> None:
         if self._threads is None:
-            self._refuse(client, call.seq, RegistryError(f"{target.typeid} is threaded; this server runs no threads"))
+            self._refuse(
+                client, call.seq, RegistryError(f"{target.typeid} is threaded; this server runs no threads")
+            )
             return
         if call.method == DELETE:
             if self._threads.delete(target.typeid, target.name):
                 self._deliver(client, Output(0, call.seq, Kind.REPLY, _codec.encode(None), self.engine.index))
             else:
-                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
+                self._refuse(
+                    client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name")
+                )
             return
         client.slow[call.seq] = None
         self._threads.submit(client, call, declaration, target.definition)
@@ -604,7 +633,8 @@ class Host:
             for seq in session.waits:
                 self._deliver(client, Output(number, seq, Kind.ERROR, body, self.engine.index))
 
-    # -- questions to the server itself ------------------------------------------------------------------------------
+    # -- questions to the server itself
+    # ------------------------------------------------------------------------------
 
     def _answer(self, client: Client, frame: Frame) -> None:
         body = _wire.decode_control(frame.body)
@@ -618,7 +648,9 @@ class Host:
             }
             question = questions.get(body.verb)
             if question is None:
-                raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
+                raise AttributeError(
+                    f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}"
+                )
             kind, answer = Kind.REPLY, _codec.encode(question(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
             kind, answer = Kind.ERROR, _codec.encode_exception(error)
@@ -638,7 +670,7 @@ class Host:
         }
 
     def objects(self) -> list[list[object]]:
-        """Return a row for each object: typeid, name, who made it, when, whether it is ephemeral, waiting calls."""
+        """Return a row for each object: typeid, name, maker, when it was made, if it is ephemeral, waits."""
         rows: list[list[object]] = [
             [typeid, name, hosted.maker, hosted.made, False, len(hosted.waits)]
             for (typeid, name), hosted in self.engine.objects.items()
@@ -658,7 +690,8 @@ class Host:
             raise NoSuchObject(f"{typeid}:{name}", "nothing has that name")
         return self.engine.statistics(hosted)
 
-    # -- outputs -----------------------------------------------------------------------------------------------------
+    # -- outputs
+    # -----------------------------------------------------------------------------------------------------
 
     def _feed(self, event: Event) -> None:
         for output in self.engine.step(event):

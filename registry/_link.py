@@ -43,6 +43,7 @@ from registry.errors import (
     LockLost,
     OutcomeUnknown,
     RegistryError,
+    RemoteError,
     ServerNotFound,
     StaleServer,
     StateLost,
@@ -252,13 +253,17 @@ class Link:
         slot = Pending(Kind.CONTROL, 0, verb, body, None, True)
         return self.result(self._run(slot, self._deadline(None)))
 
-    def result(self, frame: Frame, incoming: Callable[[Any], object] | None = None) -> Any:
-        """Return what a reply says, or raise it."""
+    def result(
+        self, frame: Frame, incoming: Callable[[Any], object] | None = None, about: Any = None, method: str = ""
+    ) -> Any:
+        """Return what a reply says, or raise it; `about` and `method` are what an error inside the object names."""
         value = _codec.decode(frame.body, incoming=incoming)
         if frame.kind == Kind.ERROR:
             if isinstance(value, RegistryError):
                 if isinstance(value, StateLost):
                     self._told = True
+                if isinstance(value, RemoteError) and not value.call:
+                    value = RemoteError(f"{about.title}.{method}()" if about else method, *value.args[1:])
                 raise value.located(self.label)
             if isinstance(value, Exception):
                 raise value

@@ -117,7 +117,10 @@ def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], d
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{declaration.typeid}{signature}: {error}") from None
+        takes = signature.replace(return_annotation=inspect.Signature.empty)
+        raise TypeError(
+            f"{declaration.typeid} is defined by {takes}, after its name if it has one: {error}"
+        ) from None
     given = _codec.canonical(dict(bound.arguments))
     bound.apply_defaults()
     try:
@@ -146,4 +149,5 @@ def _differences(stored: bytes, given: bytes) -> tuple[str, str]:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return repr(old), repr(new)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return tuple(", ".join(f"{name}={side.get(name)!r}" for name in names) for side in (old, new))  # type: ignore[return-value]
+    texts = [", ".join(f"{name}={side.get(name)!r}" for name in names) for side in (old, new)]
+    return texts[0], texts[1]

@@ -1,8 +1,8 @@
 """Sessions as the engine knows them: what they wait for, which replies they may still ask for again.
 
-A session numbers its calls. Each call runs once, however often it arrives: its reply is kept until the session
-says that it has it, by the *received mark* (every reply up to here) or by the *received set* above the mark, so
-that one call that waits does not pin the replies of the others.
+A session numbers its calls. Each call runs once, however often it arrives: its reply is kept until the
+session says that it has it, by the *received mark* (every reply up to here) or by the *received set* above
+the mark, so that one call that waits does not pin the replies of the others.
 A cancel that comes before its call leaves a tombstone: a kept reply that says that the call never ran.
 
 The scheme is RIFL's (Lee et al., SOSP'15), with the set added.
@@ -37,7 +37,8 @@ class Reply(msgspec.Struct, array_like=True, gc=False):
 
 
 class Ranges:
-    """A set of sequence numbers, kept as ranges: what a session has received has few gaps, however long it grows.
+    """A set of sequence numbers, kept as ranges: what a session has received has few gaps, however long it
+    grows.
 
     Past `MOST` gaps the lowest are closed. Only a session that tells wrong things about itself has that many.
     """
@@ -111,7 +112,8 @@ class Session:
         self.above = Ranges()
         self.replies: dict[int, Reply] = {}
         self.waits: dict[int, Waiter] = {}
-        # Objects to tell when this session ends, and those that end with it; by number, in order of first use.
+        # Objects to tell when this session ends, and those that end with it; by number, in order of first
+        # use.
         self.objects: dict[int, None] = {}
         self.owned: dict[int, None] = {}
 
@@ -136,5 +138,5 @@ class Session:
             self.above.add(first, last)
 
     def is_stale(self, seq: int) -> bool:
-        """Tell whether the session has already received the reply to `seq`, so that a resend means nothing."""
+        """Tell whether the session has the reply to `seq` already, so that a resend means nothing."""
         return seq <= self.mark or (bool(self.above) and seq in self.above)

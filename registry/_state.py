@@ -1,7 +1,7 @@
 """The state of a hosted object as typed values, and back.
 
-An object tells its state by ``state()`` and ``load(state)``, or it is an attrs class, a dataclass, a plain builtin
-container, or an instance whose ``__dict__`` holds nothing but typed values.
+An object tells its state by ``state()`` and ``load(state)``, or it is an attrs class, a dataclass, a plain
+builtin container, or an instance whose ``__dict__`` holds nothing but typed values.
 """
 
 from __future__ import annotations

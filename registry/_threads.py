@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 
 from registry import _codec
-from registry._engine import stamp
+from registry._engine import outcome, stamp
 from registry._events import Call
 from registry._host import Client, Host
-from registry._objects import bind
+from registry._objects import Hosted, bind
 from registry._wire import Kind
-from registry.declarations import SharedObject
+from registry.declarations import ITERATING, SharedObject
 
 
 class _Worker:
@@ -35,15 +35,6 @@ class _Worker:
             job()
 
 
-class _Live:
-    __slots__ = ("instance", "made", "maker")
-
-    def __init__(self, instance: Any, maker: str, made: float) -> None:
-        self.instance = instance
-        self.maker = maker
-        self.made = made
-
-
 class ThreadedObjects:
     """The threaded objects of one server.
 
@@ -54,7 +45,9 @@ class ThreadedObjects:
     def __init__(self, post: Callable[[Callable[[], None]], object]) -> None:
         self.host: Host | None = None
         self._post = post
-        self._objects: dict[tuple[str, str], _Live] = {}
+        self._objects: dict[tuple[str, str], Hosted] = {}
+        # The sessions that objects of a call end with.
+        self._owned: dict[tuple[str, str], bytes] = {}
         self._making = threading.Lock()
         self._workers: dict[tuple[bytes, int], _Worker] = {}
         # Whether a call runs or has been withdrawn: whoever says so first. `setdefault` of a dict is atomic.
@@ -76,14 +69,20 @@ class ThreadedObjects:
         """End the threads of an owner, or of a whole session."""
         for key in [key for key in self._workers if key[0] == client.key and owner in (None, key[1])]:
             self._workers.pop(key).jobs.put(None)
+        if owner is None:
+            for name in [name for name, key in list(self._owned.items()) if key == client.key]:
+                self.delete(*name)
 
     def delete(self, typeid: str, name: str) -> bool:
         """Forget an object. False: there is none."""
+        self._owned.pop((typeid, name), None)
         return self._objects.pop((typeid, name), None) is not None
 
     def objects(self) -> list[list[object]]:
         """Return the rows of `Host.objects`; these are ephemeral."""
-        return [[typeid, name, live.maker, live.made, True, 0] for (typeid, name), live in self._objects.items()]
+        # A list of its own, since other threads add to the dict.
+        hosted = list(self._objects.values())
+        return [[each.declaration.typeid, each.name, each.maker, each.made, True, 0] for each in hosted]
 
     def stop(self) -> None:
         """Let the threads end after the call that each is in."""
@@ -108,23 +107,35 @@ class ThreadedObjects:
         self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
     ) -> tuple[int, bytes]:
         try:
-            live = self._live(client, call, declaration, definition)
+            hosted = self._hosted(client, call, declaration, definition)
             if call.method not in declaration.interface.exposed:
                 raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method!r}")
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(client.domain))
-            value = getattr(live.instance, call.method)(*args, **kwargs)
-            return Kind.REPLY, _codec.encode(list(value) if call.method == "__iter__" else value)
-        except BaseException as error:  # noqa: BLE001 - a user's object may raise anything; it is the caller's to know
+            value = getattr(hosted.instance, call.method)(*args, **kwargs)
+            return outcome(hosted, list(value) if call.method in ITERATING else value)
+        except BaseException as error:  # noqa: BLE001 - what a user's object raises is its caller's to know
             return Kind.ERROR, _codec.encode_exception(error, traceback.format_exc())
 
-    def _live(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> _Live:
+    def _hosted(
+        self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
+    ) -> Hosted:
+        """Return the object of a call, made at its first use, or compare its definition."""
         key = (call.typeid, call.name)
-        live = self._objects.get(key)
-        if live is not None:
-            return live
-        with self._making:
-            live = self._objects.get(key)
-            if live is None:
-                args, kwargs, _ = bind(declaration, definition)
-                live = self._objects[key] = _Live(declaration.factory(*args, **kwargs), client.label, time.time())
-            return live
+        hosted = self._objects.get(key)
+        if hosted is None:
+            with self._making:
+                hosted = self._objects.get(key)
+                if hosted is None:
+                    return self._make(client, call, declaration, definition)
+        hosted.check(definition)
+        return hosted
+
+    def _make(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> Hosted:
+        args, kwargs, bound = bind(declaration, definition)
+        maker, made = client.label, time.time()
+        hosted = Hosted(0, declaration, call.name, definition, bound, maker=maker, made=made, session=0)
+        hosted.live(declaration.factory(*args, **kwargs))
+        self._objects[call.typeid, call.name] = hosted
+        if declaration.per == "call":
+            self._owned[call.typeid, call.name] = client.key
+        return hosted

@@ -26,6 +26,7 @@ from registry.errors import AccessDenied, ServerNotFound, VersionMismatch
 # whose deadline is further away costs one system call and no poll.
 TICK = 1.0
 CHUNK = 65_536
+STUCK = 30.0  # seconds without progress after which a peer that does not read is given up
 
 
 class DeadlinePassed(Exception):
@@ -106,6 +107,7 @@ class SocketTransport:
         self._ticks = sys.platform != "win32"
         if self._ticks:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TICK), 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *_timeval(STUCK)))
 
     def send(self, data: bytes) -> None:
         self._sendall(data)
@@ -160,7 +162,10 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
         handshake = ClientHandshake(authkey)
         while not handshake.done:
             sock.settimeout(_seconds(deadline))
-            answer = handshake.receive(sock.recv(CHUNK))
+            data = sock.recv(CHUNK)
+            if not data:
+                raise ConnectionResetError("the connection was closed during the handshake")
+            answer = handshake.receive(data)
             if answer:
                 sock.sendall(answer)
         greeting = Greeting(handshake.body, str(address))
@@ -190,6 +195,10 @@ def _is_ours(sock: socket.socket, address: Address) -> bool:
     if pidfd is not None:
         os.close(pidfd)
     return peer.uid == os.geteuid()
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    return int(seconds), int(seconds % 1 * 1_000_000)
 
 
 def _seconds(deadline: float) -> float:

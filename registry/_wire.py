@@ -10,7 +10,8 @@ Every frame is a fixed header and a body, all integers big-endian::
     8      4     generation  which connection of its session this is, from 1; older ones are fenced
     12     8     sequence    which call of the session; 0 where the frame is about none
     20     8     received    client: replies up to here have arrived (the received mark); server: 0
-    28     8     applied     server: the index of the event that this output comes from; client: the lowest it accepts
+    28     8     applied     server: the index of the event that this output comes from
+                             client: the lowest it accepts
 
 Bodies are msgpack in the typed form of `_codec`. Who may send what:
 
@@ -177,8 +178,8 @@ def pack(
 class Reader:
     """Cut a stream of bytes into frames.
 
-    Feed it what arrives; take frames until none is whole. It never holds more than one incomplete frame and the
-    parts of one value, whose sum is bounded by `limit`.
+    Feed it what arrives; take frames until none is whole. It never holds more than one incomplete frame and
+    the parts of one value, whose sum is bounded by `limit`.
     """
 
     __slots__ = ("_buffer", "_head", "_limit", "_parts", "_size", "_start")
@@ -199,7 +200,8 @@ class Reader:
         self._buffer += data
 
     def whole(self, data: bytes) -> Frame | None:
-        """Return the message if `data` is exactly one and nothing waits for its rest; else feed it, and return None.
+        """Return the message if `data` is exactly one and nothing waits for its rest; else feed it, and
+        return None.
 
         Most reads bring one small frame; this spares them the buffer.
         """
@@ -219,7 +221,8 @@ class Reader:
         """Return the next whole message, or None until more is fed.
 
         Raises:
-            ProtocolError: A header that no peer of this version sends; refused before anything is allocated for it.
+            ProtocolError: A header that no peer of this version sends; refused before anything is allocated
+            for it.
         """
         buffer = self._buffer
         while True:

@@ -199,7 +199,7 @@ class Home:
         self._authkey = authkey.encode() if isinstance(authkey, str) else authkey
         self._start = start
         self._timeout = timeout
-        self._plugins = plugins
+        self.plugins = plugins
         self._label = label
         self._link: Link | None = None
         self._lock = threading.Lock()
@@ -260,12 +260,12 @@ class Home:
             address=self.address,
             timeout=self._timeout,
             label=self._label,
-            code=_versions(self._plugins),
+            code=_versions(self.plugins),
         )
         if address.kind == "memory":
             from registry._memory import MemoryServer
 
-            self._memory = MemoryServer(self._plugins)
+            self._memory = MemoryServer(self.plugins)
             link = make(self._memory.dial)
             link.users = 1
             with _links_lock:
@@ -279,7 +279,7 @@ class Home:
         with _links_lock:
             shared = _links.get(identity)
             if shared is None or shared.closed:
-                shared = _links[identity] = make(partial(_dial, address, given, start, self._plugins))
+                shared = _links[identity] = make(partial(_dial, address, given, start, self.plugins))
             shared.users += 1
             return shared
 
@@ -299,7 +299,7 @@ class Home:
         link = self.link()
         interface = link.table.get(typeid) or link.ensure().table.get(typeid)
         if interface is None:
-            raise UnknownType(typeid, _hint(typeid, link.table), link.label)
+            raise UnknownType(typeid, _hint(typeid, self, link.table), link.label)
         return interface
 
     @property
@@ -325,20 +325,25 @@ def _remote_of(proxy: Any) -> Remote:
     return proxy._remote
 
 
-def _hint(typeid: str, table: Iterable[str]) -> str:
+def _hint(typeid: str, home: Home, table: Iterable[str]) -> str:
     """Say who could provide a type; the only place where a client looks at what is installed."""
     from difflib import get_close_matches
 
-    from registry._plugins import whence
+    from registry import _plugins
 
     close = get_close_matches(typeid, list(table), n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    where = whence(typeid)
+    where = _plugins.whence(typeid)
     if where:
         return (
             f"This interpreter has it from {where}; that server does not: install it there and "
-            '"registry restart", or use a server of another name, such as connect("scrapers")'
+            f'"registry restart -a {home.address}", or use a server of another name, such as connect("scrapers")'
+        )
+    if home.plugins and typeid in _plugins.load(only=home.plugins).declarations:
+        return (
+            f"This client names a plugin that has it, but that server was started without: "
+            f'"registry stop -a {home.address}" and connect again, or use a server of another name'
         )
     return f"It has {', '.join(sorted(table)) or 'none'}. A type comes with a plugin: see `registry plugins`"
 
@@ -383,7 +388,8 @@ def _dial(
         raise
     try:
         return dial(address, key, deadline)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
+        # A reset is a server that was just going down.
         if not starts:
             raise ServerNotFound(str(address.name or address), _absence(address, error)) from error
     from registry._starter import start_server
@@ -392,6 +398,8 @@ def _dial(
 
 
 def _absence(address: Address, error: OSError | None) -> str:
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "it closed the connection during the handshake"
     if address.name is not None:
         return f'no server of that name runs; start it with "registry serve {address.name}", or connect(start=True)'
     return f'nothing listens there ({error.strerror if error else "no socket"}); start one with "registry serve --address {address}"'

@@ -38,7 +38,7 @@ import attrs
 
 from registry.errors import DeclarationError, NotDurable
 
-__all__ = ["DUNDERS", "PERS", "RESERVED", "SHAPES", "Interface", "SharedObject"]
+__all__ = ["DUNDERS", "ITERATING", "PERS", "RESERVED", "SHAPES", "Interface", "SharedObject"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -54,6 +54,9 @@ DUNDERS: Final = frozenset(
     "__bool__ __call__ __contains__ __delitem__ __float__ __getitem__ __index__ __int__ __iter__ __len__ "
     "__reversed__ __setitem__".split()
 )
+
+#: Those that return iterators, which cannot cross; the server drains them within the call.
+ITERATING: Final = frozenset({"__iter__", "__reversed__"})
 
 #: Names of `ManagerClient` and of `multiprocessing.managers.BaseManager`, which a typeid would hide.
 RESERVED: Final = frozenset(
@@ -98,9 +101,6 @@ _OURS = {
     "lock": "lock",
     "RLock": "rlock",
     "_RLock": "rlock",
-    "Semaphore": "semaphore",
-    "BoundedSemaphore": "bounded_semaphore",
-    "Event": "event",
     "Queue": "queue",
     "SimpleQueue": "queue",
     "JoinableQueue": "queue",

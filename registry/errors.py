@@ -292,12 +292,12 @@ class CallTimeout(RegistryError, TimeoutError):
 
     Attributes:
         call: the call, as ``typeid:name.method``.
-        seconds: how long it was given.
+        seconds: how long it was given; None where that is not known any more.
         detail: what it waited for, such as the holder of a lock.
         server: the server, as the client knows it.
     """
 
-    def __init__(self, call: str, seconds: float, detail: str = "", server: str = "") -> None:
+    def __init__(self, call: str, seconds: float | None, detail: str = "", server: str = "") -> None:
         super().__init__(call, seconds, detail, server)
         self.call = call
         self.seconds = seconds
@@ -306,8 +306,9 @@ class CallTimeout(RegistryError, TimeoutError):
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""
+        within = "in time" if self.seconds is None else f"within {self.seconds} seconds"
         return (
-            f"{self.call}{_on(self.server)} was not done within {self.seconds} seconds{detail}. "
+            f"{self.call}{_on(self.server)} was not done {within}{detail}. "
             f"It had no effect; try again or give it a longer timeout"
         )
 
@@ -500,7 +501,7 @@ class DefinitionConflict(RegistryError, ValueError):
         return (
             f"{self.object}{_on(self.server)} was made with {_shown(self.stored)} by {self.maker} "
             f"at {_clock(self.since)}, this call gives {_shown(self.given)}. Pass no arguments to use it as "
-            f'it is, take another name, or "registry delete {self.object}" first'
+            f'it is, take another name, or delete() it first'
         )
 
 

@@ -14,7 +14,8 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
 ``owner_ended(owner)``
     A session, or one thread or task of it, has ended. Free what it held: ``owner.covers(holder)``.
 ``take_back(value)``
-    The result of a waiting method could not be delivered. Undo it: the lock goes to the next, the item to the front.
+    The result of a waiting method could not be delivered. Undo it: the lock goes to the next, the item to the
+    front.
 ``due(now)``
     The time asked for with `at` has come.
 ``vacant()``
@@ -55,7 +56,19 @@ import msgspec
 from registry import _codec
 from registry._leaves import Carried, Grant, Handle, OpaqueValue, Owner
 
-__all__ = ["Call", "Carried", "Grant", "Handle", "OpaqueValue", "Owner", "Waiter", "Waiters", "at", "call", "carry"]
+__all__ = [
+    "Call",
+    "Carried",
+    "Grant",
+    "Handle",
+    "OpaqueValue",
+    "Owner",
+    "Waiter",
+    "Waiters",
+    "at",
+    "call",
+    "carry",
+]
 
 
 class Steps(Protocol):
@@ -72,7 +85,8 @@ class Steps(Protocol):
 class Call(msgspec.Struct, eq=False):
     """The step under way, as the hosted object may see it.
 
-    A read that looks at any of this is answered but never cached, since its answer depends on who asks and when.
+    A read that looks at any of this is answered but never cached, since its answer depends on who asks and
+    when.
 
     Attributes:
         session: The calling session, as an owner that covers all its threads and tasks.
@@ -116,7 +130,7 @@ class Call(msgspec.Struct, eq=False):
         return self._steps.title(self.target)
 
     def random(self, n: int) -> bytes:
-        """Return `n` bytes hashed from the epoch's seed, the event's index and a count; the same at every replay."""
+        """Return `n` bytes hashed from the epoch's seed, the event's index and a count, so that replay repeats them."""
         self.looked = True
         return self._steps.draw(n)
 
@@ -162,7 +176,7 @@ class Waiter:
 
     @property
     def otherwise(self) -> object:
-        """The reply at the deadline. It is kept encoded: what is changed later in a value that was given stays out."""
+        """The reply at the deadline, kept encoded: later changes of a value that was given stay out."""
         return _codec.decode(self.late[1])
 
     @otherwise.setter
@@ -205,9 +219,7 @@ class Waiters:
             raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
         deadline = None if seconds == inf else now + max(0.0, seconds)
         late = encode_reply(otherwise)
-        waiter = Waiter(
-            number, step._owner, step._label, step.seq, step.target, now, deadline, late
-        )
+        waiter = Waiter(number, step._owner, step._label, step.seq, step.target, now, deadline, late)
         self._admit(waiter)
         step.parked = waiter
         return waiter
@@ -277,8 +289,8 @@ def carry(value: object) -> Carried:
 def at(time: float | None) -> None:
     """Ask the engine to call ``due(now)`` of this object at `time`, as `Call.now` counts it.
 
-    An object has one such alarm: a later call replaces it, None takes it back. One for a time that has come is
-    called with the next event, and not again before time has gone on.
+    An object has one such alarm: a later call replaces it, None takes it back. One for a time that has come
+    is called with the next event, and not again before time has gone on.
 
     Raises:
         ValueError: The time is not a number.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from registry import _codec
 from registry._leaves import Carried, Grant, Handle, OpaqueValue
 from registry._snapshots import freeze
-from registry.declarations import DUNDERS, Interface
+from registry.declarations import DUNDERS, ITERATING, Interface
 from registry.errors import (
     CallTimeout,
     EditConflict,
@@ -140,7 +140,7 @@ class Remote:
             waiting=method in interface.waiting,
             timeout=timeout,
         )
-        return link.result(frame, self._incoming)
+        return link.result(frame, self._incoming, self, method)
 
     def _opaque(self, value: object) -> Carried:
         """Pickle a carried value that has no typed form; only processes of this user on this host get it back."""
@@ -200,7 +200,7 @@ class Bond:
         remote = self._remote
         if not grant:
             raise CallTimeout(
-                f"{remote.title}.acquire()", 0.0, f"it is held by {grant.holder}", remote.home.link().label
+                f"{remote.title}.acquire()", None, f"it is held by {grant.holder}", remote.home.link().label
             )
         # From here to `leave` the calls of this thread carry the grant, so that they fail once it is lost.
         remote.home.link().guards.append(self._mark(grant))
@@ -277,6 +277,17 @@ class Proxy:
     def _snapshot(self, value: Any, key: object = _MISSING) -> Any:
         name = self._remote.name or self._remote.typeid
         return freeze(value, name) if key is _MISSING else freeze(value, name, key)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        remote = self._remote
+        raise AttributeError(
+            f"shared {remote.title} on server {remote.home.link().label} has no method {name!r}; "
+            f"it has {', '.join(self._interface.exposed)}",
+            name=name,
+            obj=self,
+        )
 
     def __repr__(self) -> str:
         remote = self._remote
@@ -638,9 +649,13 @@ def _make_class(interface: Interface) -> type[Proxy]:
             body[name] = _method(name, name in interface.waiting)
     for name in _PUBLIC.get(interface.shape, frozenset()) - set(interface.exposed):
         body[name] = _Absent()
-    if "__iter__" in interface.exposed and "__iter__" not in spelled:
-        body["__iter__"] = lambda self: iter(self._call("__iter__"))
+    for name in ITERATING & set(interface.exposed) - spelled:
+        body[name] = _iterating(name)
     return type(f"{interface.typeid}_proxy", (base,), body)
+
+
+def _iterating(name: str) -> Callable[[Proxy], Iterator[Any]]:
+    return lambda self: iter(self._call(name))
 
 
 class _Absent:
@@ -650,8 +665,7 @@ class _Absent:
         self._name = name
 
     def __get__(self, instance: object, owner: type | None = None) -> NoReturn:
-        typeid = getattr(owner, "_interface").typeid
-        raise AttributeError(f"shared {typeid} has no method {self._name!r}", name=self._name, obj=instance)
+        raise AttributeError(self._name)  # `Proxy.__getattr__` says what there is
 
 
 _PUBLIC = {
@@ -687,7 +701,7 @@ def _resolve(proxy: Proxy) -> None:
     # A function, since the class may be fixed by now: by another thread, or in a `with` block by its beginning.
     interface = proxy._remote.resolve()
     if type(proxy) is Unresolved:
-        proxy.__class__ = proxy_class(interface)
+        proxy.__class__ = proxy_class(interface)  # type: ignore[assignment]
 
 
 def _forward(name: str) -> Callable[..., Any]:

@@ -46,6 +46,7 @@ FRAMES_A_TURN = 64
 SECONDS_A_TURN = 0.001
 UNSENT = 1 << 20  # bytes of output that may wait before reading from their reader is paused
 STUCK = 30.0  # seconds without progress after which a peer that does not read is cut
+STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, has stood still
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
 
@@ -108,6 +109,7 @@ class ManagerServer:
         self._state = Path(state) if state is not None else None
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
+        self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
         self._lock: _addresses.ServerLock | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,13 +189,14 @@ class ManagerServer:
     def run(self) -> None:
         """Serve until `stop`, SIGINT or SIGTERM. Blocks."""
         self.open()
-        loop = _new_loop()
-        self._loop = loop
         try:
-            loop.run_until_complete(self._serve(loop))
+            self._loop = loop = _new_loop()
+            try:
+                loop.run_until_complete(self._serve(loop))
+            finally:
+                self._loop = None
+                loop.close()
         finally:
-            self._loop = None
-            loop.close()
             self._threads.stop()
             self._release()
             self._stopped.set()
@@ -205,9 +208,24 @@ class ManagerServer:
         self.open()
         ready = threading.Event()
         self.on_ready = ready.set
-        self._thread = threading.Thread(target=self.run, name=f"registry {self.url}", daemon=True)
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self.run()
+            except BaseException as error:  # noqa: BLE001 - it is raised where the start was asked for
+                if ready.is_set():
+                    raise
+                failures.append(error)
+            finally:
+                ready.set()
+
+        self._thread = threading.Thread(target=run, name=f"registry {self.url}", daemon=True)
         self._thread.start()
         ready.wait()
+        if failures:
+            self._thread.join()
+            raise failures[0]
         return self
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -305,7 +323,8 @@ class ManagerServer:
         if self._listener is None:
             raise RuntimeError("this server has been stopped")
         make = loop.create_unix_server if self._address.kind == "unix" else loop.create_server
-        acceptor = await make(lambda: _Connection(self), sock=self._listener.dup())  # type: ignore[operator]
+        self._accepting = self._listener.dup()
+        acceptor = await make(lambda: _Connection(self), sock=self._accepting)
         log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
         if self.on_ready is not None:
             self.on_ready()
@@ -402,7 +421,11 @@ class ManagerServer:
 
     def _on_time(self) -> None:
         self._timer = None
-        self.host.advance(self.now())
+        now = self.now()
+        if now - self._timer_at > STALL:
+            # The loop stood still, so that nobody could be heard: no lease may end by that.
+            self.host.excuse(now)
+        self.host.advance(now)
         self.flush()
 
     def _check_idle(self) -> None:
@@ -430,7 +453,7 @@ class ManagerServer:
         other = [name for name, version in theirs.items() if name in ours and ours[name] != version]
         if other and not text:
             text = f"{self._address.label} runs other versions of {', '.join(other)} than this process"
-        return f'{text}; "registry restart" loads the new code' if text else ""
+        return f'{text}; "registry restart -a {self._address.label}" loads the new code' if text else ""
 
     # -- processes -------------------------------------------------------------------------------------------------------
 
@@ -466,9 +489,14 @@ class ManagerServer:
         """In a forked child: let go of what belongs to the server of the parent."""
         numbers = [connection.fileno() for connection in self._connections]
         numbers += self._watched.values()
+        if self._accepting is not None:
+            numbers.append(self._accepting.fileno())
+        nothing = os.open(os.devnull, os.O_RDWR)
         for number in numbers:
             if number >= 0:
-                os.close(number)
+                # Not closed: objects of the parent's loop would close the number again, whosever it is by then.
+                os.dup2(nothing, number, inheritable=False)
+        os.close(nothing)
         self._connections.clear()
         self._watched.clear()
         if self._listener is not None:

@@ -13,9 +13,6 @@ from typing import Any
 
 import attrs
 import msgspec
-from registry_containers import COUNTER, DICT
-from registry_queues import QUEUE
-from registry_sync import LOCK, RLOCK
 
 from registry import SharedObject, _codec
 from registry._engine import Engine
@@ -33,6 +30,9 @@ from registry._events import (
 )
 from registry._wire import DELETE
 from registry.hosting import Owner, Waiters, at, call
+from registry_containers import COUNTER, DICT
+from registry_queues import QUEUE
+from registry_sync import LOCK, RLOCK
 
 START = 1_000_000.0
 

@@ -227,4 +227,5 @@ def until(condition: Any, ask: ManagerClient) -> None:
     for _ in range(20_000):
         if condition(ask):
             return
+        ask.statistics()
     raise AssertionError("it never came to be so")

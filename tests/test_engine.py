@@ -9,17 +9,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import hosted_classes
 import pytest
 from engine_driver import CANCELLED, WAITING, Client, Driver
 from hosted_classes import (
-    BROKEN,
     DECLARATIONS,
     GATE,
     ODD,
-    PLAIN,
-    SCRATCH,
     START,
-    TIMER,
     Gate,
     Odd,
     Scratch,
@@ -29,13 +26,10 @@ from hosted_classes import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from registry_queues import QUEUE
-from registry_sync import LOCK
 
-import hosted_classes
 from registry import SharedObject, _codec
 from registry._engine import KEPT_VACANT, Engine
-from registry._events import Advance, Begin, Call, Create, Open, OwnerEnded
+from registry._events import Advance, Begin, Create, Open, OwnerEnded
 from registry._leaves import Carried
 from registry._wire import DELETE, Kind
 from registry.errors import (
@@ -49,6 +43,8 @@ from registry.errors import (
     RemoteError,
     UnknownType,
 )
+from registry_queues import QUEUE
+from registry_sync import LOCK
 
 stories = st.lists(
     st.tuples(st.integers(0, 14), st.integers(0, len(hosted_classes.CALLS) - 1), st.integers(0, 59)),
@@ -509,7 +505,8 @@ def test_the_end_of_an_owner_settles_its_waits(driver: Driver, client: Client) -
     assert other.result() == ["ended", (client.number, 1)]
 
 
-# -- exactly once ---------------------------------------------------------------------------------------------
+# -- exactly once
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_resent_call_is_answered_from_memory(driver: Driver, client: Client) -> None:
@@ -623,7 +620,9 @@ def test_what_could_not_be_undone_keeps_its_reply(client: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["take_back", "stopped"])
-def test_an_object_that_cannot_undo_any_more_keeps_its_reply(driver: Driver, client: Client, how: str) -> None:
+def test_an_object_that_cannot_undo_any_more_keeps_its_reply(
+    driver: Driver, client: Client, how: str
+) -> None:
     """Nothing is said to be undone that was not."""
     client.call("broken:x", "set", how)
     ticket = client.send("broken:x", "grant")
@@ -731,7 +730,7 @@ def test_an_object_that_is_gone_does_not_ring(driver: Driver, client: Client) ->
 
     assert driver.engine.next_due() is None
     other = Driver(SharedObject("failing", Failing))
-    with pytest.raises(ValueError):  # noqa: PT011 - its text is not the point
+    with pytest.raises(ValueError):
         other.client().call("failing:x", "touch")
     assert other.engine.next_due() is None
 
@@ -745,13 +744,14 @@ def test_an_alarm_needs_a_time(time: Any) -> None:
             hosted_classes.at(time)
 
     client = Driver(SharedObject("late", Late)).client()
-    with pytest.raises(ValueError):  # noqa: PT011 - float() says it in its own words
+    with pytest.raises(ValueError):
         client.call("late:x", "set", time)
     client.call("late:x", "set", float("inf"))
     assert client.driver.engine.next_due() is None
 
 
-# -- objects ---------------------------------------------------------------------------------------------------
+# -- objects
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_definitions_are_compared_by_meaning(driver: Driver, client: Client) -> None:
@@ -779,7 +779,13 @@ def test_unknown_types_and_objects(driver: Driver, client: Client) -> None:
         (output,) = driver.feed(event)
         assert isinstance(_codec.decode(output.body), error)
     create = Create(
-        now=driver.now, session=client.number, seq=99, owner=1, typeid="nowhere", name="y", arguments=b"\x92\x90\x80"
+        now=driver.now,
+        session=client.number,
+        seq=99,
+        owner=1,
+        typeid="nowhere",
+        name="y",
+        arguments=b"\x92\x90\x80",
     )
     (output,) = driver.feed(create)
     assert isinstance(_codec.decode(output.body), UnknownType)
@@ -921,13 +927,14 @@ def test_opaque_values_get_the_stamp_of_their_writer(driver: Driver) -> None:
     assert len(driver.instance("odd:x").notes) == 2
 
 
-# -- snapshots -------------------------------------------------------------------------------------------------
+# -- snapshots
+# -------------------------------------------------------------------------------------------------
 
 
 def test_a_snapshot_of_another_kind_is_refused(driver: Driver, client: Client) -> None:
     """Bytes that are no snapshot raise ValueError; a type that is not declared here is named."""
     for data in (b"", b"\xc1", _codec.encode([99, 1, 2, 3, 4, 5, 6]), _codec.encode({"a": 1})):
-        with pytest.raises(ValueError):  # noqa: PT011 - the codec says some of it in its own words
+        with pytest.raises(ValueError):
             Engine.restore({}, data)
     client.call("odd:x", "note", 1)
     with pytest.raises(UnknownType, match="odd"):
@@ -953,6 +960,3 @@ def test_statistics(driver: Driver, client: Client) -> None:
     assert told["maker"] == client.label
     assert told["holder"] == client.label
     assert driver.engine.snapshot() == before
-
-
-_ = (BROKEN, PLAIN, SCRATCH, TIMER, Call)

@@ -90,7 +90,7 @@ CASES: list[tuple[errors.RegistryError, str]] = [
         errors.DefinitionConflict("counter:hits", "start=0", {"start": 5}, "cron.py (pid 7)", SINCE),
         f"counter:hits{{on}} was made with start=0 by cron.py (pid 7) at {AT}, this call gives "
         "{{'start': 5}}. Pass no arguments to use it as it is, take another name, or "
-        '"registry delete counter:hits" first',
+        "delete() it first",
     ),
     (
         errors.NotShareable("value['a'] of class shop.Jar", "make it a dict"),

@@ -52,8 +52,8 @@ def make_host(**options: Any) -> Host:
 class Pipe:
     """A client at the other end of a pipe that the test is the master of.
 
-    Frames wait in `wire` until they are delivered, replies until they are heard. `connect` leaves what was on its
-    way behind: it may still arrive (`late`), as the bytes that a server had not read yet.
+    Frames wait in `wire` until they are delivered, replies until they are heard. `connect` leaves what was on
+    its way behind: it may still arrive (`late`), as the bytes that a server had not read yet.
 
     Attributes:
         outcomes: what came for each call, by its number.
@@ -213,7 +213,9 @@ def define(*args: object) -> str:
 
 faults = st.lists(
     st.tuples(
-        st.sampled_from(["call", "call", "call", "deliver", "hear", "break", "late", "cancel", "late cancel"]),
+        st.sampled_from(
+            ["call", "call", "call", "deliver", "hear", "break", "late", "cancel", "late cancel"]
+        ),
         st.integers(0, 2),
         st.integers(0, 5),
     ),
@@ -337,7 +339,7 @@ def pipe(host: Host) -> Pipe:
 
 
 def test_frames_of_an_older_connection_are_dropped(host: Host, pipe: Pipe) -> None:
-    """What a fenced connection still brings has no effect, also after its call was cancelled on the new one."""
+    """What a fenced connection still brings has no effect, also once its call was cancelled."""
     seq = pipe.call("lock:x", "acquire")
     pipe.cancelled[seq] = True
     pipe.connect()
@@ -607,7 +609,8 @@ def test_who_waits_is_told_when_the_server_stops(host: Host, pipe: Pipe) -> None
     assert isinstance(pipe.outcomes[seq], StateLost)
 
 
-# -- objects --------------------------------------------------------------------------------------------------
+# -- objects
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_object_is_told_once(host: Host, pipe: Pipe) -> None:
@@ -725,7 +728,8 @@ def test_guarded_calls(host: Host, pipe: Pipe) -> None:
     assert other.ask("counter:x", "get") == 1
 
 
-# -- opaque values --------------------------------------------------------------------------------------------
+# -- opaque values
+# --------------------------------------------------------------------------------------------
 
 
 def test_opaque_values_stay_in_their_domain(host: Host) -> None:
@@ -781,7 +785,8 @@ def test_a_peer_without_a_domain_has_no_pickles(host: Host) -> None:
     assert pipe.ask("dict:x", "copy") == {}
 
 
-# -- questions to the server ------------------------------------------------------------------------------------
+# -- questions to the server
+# ------------------------------------------------------------------------------------
 
 
 def control(pipe: Pipe, verb: str, *args: object, **kwargs: object) -> Any:
@@ -844,7 +849,8 @@ def test_threaded_objects_need_threads(host: Host) -> None:
         Pipe(host).ask("odd:x", "note", 1)
 
 
-# -- misuse ----------------------------------------------------------------------------------------------------
+# -- misuse
+# ----------------------------------------------------------------------------------------------------
 
 
 def call_body(

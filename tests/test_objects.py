@@ -75,7 +75,7 @@ def test_a_conflict_names_what_differs() -> None:
 
 def test_arguments_that_do_not_fit() -> None:
     """The error shows what the factory takes."""
-    with pytest.raises(TypeError, match=r"odd\(start"):
+    with pytest.raises(TypeError, match=r"odd is defined by \(start"):
         bind(ODD, encoded(1, 2))
 
 

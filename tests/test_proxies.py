@@ -117,7 +117,7 @@ def test_a_shape_hides_what_the_class_lacks() -> None:
         proxy["x"] = 1
         assert proxy == {"x": 1}
         assert not hasattr(proxy, "edit")
-        with pytest.raises(AttributeError, match="shared small has no method 'edit'"):
+        with pytest.raises(AttributeError, match="shared small:s on server .* has no method 'edit'"):
             proxy.edit("x")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from servers import KEY, running
 
-from registry import ManagerServer, _codec
+from registry import ManagerServer, _codec, _transport
 from registry._addresses import parse
 from registry._auth import ServerHandshake
 from registry._transport import DeadlinePassed, Greeting, SocketTransport, dial
@@ -112,6 +112,18 @@ def test_dropping_says_nothing_to_the_peer(pair: tuple[SocketTransport, socket.s
     parents.sendall(b"still here")
     assert far.recv(64) == b"still here"
     parents.close()
+
+
+def test_a_peer_that_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that makes no progress ends, so that no call waits for ever in it."""
+    monkeypatch.setattr(_transport, "STUCK", 0.05)
+    near, far = socket.socketpair()
+    transport = SocketTransport(near)
+    with pytest.raises(OSError) as caught:
+        transport.send(b"x" * 50_000_000)
+    assert caught.value.errno is not None
+    transport.close()
+    far.close()
 
 
 # -- getting one ----------------------------------------------------------------------------------

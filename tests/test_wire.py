@@ -45,9 +45,9 @@ def test_frames_survive_any_cut(sent: list[Frame], cuts: list[int]) -> None:
 def test_the_header_is_as_drawn() -> None:
     """The layout on the wire does not move."""
     data = pack(Kind.CALL, b"ab", generation=3, sequence=4, received=5, applied=6)
-    assert data.hex() == "00000002" "02" "00" "0000" "00000003" + "".join(
-        f"{number:016x}" for number in (4, 5, 6)
-    ) + "6162"
+    assert (
+        data.hex() == "000000020200000000000003" + "".join(f"{number:016x}" for number in (4, 5, 6)) + "6162"
+    )
     assert len(data) == HEADER_SIZE + 2 == 38
     assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20]
 

@@ -117,6 +117,7 @@ CALLER = SharedObject("caller", Caller)
 SLOW = SharedObject("slow", Slow, threaded=True)
 TICKET = SharedObject("ticket", Ticket, per="call")
 HALL = SharedObject("hall", Notes, per="server", readonly=("all", "big", "echo"))
+COOKIES = SharedObject("cookies", Notes)  # that no server has
 
 ALL = [GATE, NOTES, CALLER, SLOW, TICKET, HALL]
 

@@ -57,6 +57,7 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from .._leaves import Carried, pack_scalar
+from . import _exceptions
 from ._base import LIMIT, SCALARS, CodecError
 from ._read import EXTENSION, SIMPLE, Reader, read, read_plain
 from ._write import Writer, pack, packed
@@ -71,6 +72,7 @@ __all__ = [
     "CodecError",
     "canonical",
     "carry",
+    "crosses",
     "decode",
     "decode_arguments",
     "decode_carried",
@@ -174,6 +176,11 @@ def encode_exception(error: BaseException, traceback: str = "") -> bytes:
     return packed(Writer(None), lambda writer: writer.exception(error, traceback, 1))
 
 
+def crosses(error: BaseException) -> bool:
+    """Tell whether an exception's class is one that receivers know; others become a `RemoteError`."""
+    return _exceptions.public_name(type(error)) is not None
+
+
 def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
     """Decode what `encode`, `canonical` or `encode_exception` made.
 
@@ -189,7 +196,7 @@ def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
         # A carried value alone is what most reads of a container return.
         value = read_plain(data)
         if type(value) is Ext and value.code == 35:
-            return incoming(Carried(value.data))
+            return incoming(Carried(bytes(value.data)))
     return read(data, Reader(incoming))
 
 
@@ -208,8 +215,8 @@ def decode_arguments(data: Buffer, *, incoming: Incoming | None = None) -> tuple
                 if type(item) is Ext:
                     if item.code != 35:
                         break
-                    carried = Carried(item.data)
-                    row[place] = carried if incoming is None else incoming(carried)
+                    leaf = Carried(bytes(item.data))
+                    row[place] = leaf if incoming is None else incoming(leaf)
             else:
                 return row, {}
     value = read(data, Reader(incoming))
