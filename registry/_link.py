@@ -66,7 +66,9 @@ class Pending(msgspec.Struct, eq=False):
         parked: Its thread waits for somebody else to read, on `wake`.
         settling: Its cancel has been sent on the present connection, or is with the next one.
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
+        owed: Its own reply may still come on the present connection, before the answer to its cancel.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
+        connection: The generation on which it was last sent.
     """
 
     kind: int
@@ -80,8 +82,10 @@ class Pending(msgspec.Struct, eq=False):
     fields: dict[int, msgspec.Raw] | None = None
     seq: int = 0
     sent: bool = False
+    connection: int = 0
     settling: bool = False
     abandoned: bool = False
+    owed: bool = False
     parked: bool = False
     reply: Frame | None = None
     failure: Exception | None = None
@@ -448,6 +452,7 @@ class Link:
             call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(slot.arguments), fields)
             body = _wire.encode(call)
         before, slot.sent = slot.sent, True
+        slot.connection = self._generation
         if self._send_frame(slot.kind, slot.seq, body):
             self._defined.add(slot.handle)
         else:
@@ -556,8 +561,10 @@ class Link:
         elif slot.abandoned:
             if not slot.settling:
                 raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
-            # Settled: whichever it was, nobody is waiting for it.
-            del self._pending[frame.sequence]
+            if slot.owed and frame.kind != Kind.CANCELLED:
+                slot.owed = False  # the answer to the cancel follows; if it does not, the cancel has to go again
+            else:
+                del self._pending[frame.sequence]
         else:
             slot.reply = frame
             if slot.parked:
@@ -587,22 +594,24 @@ class Link:
     def _give_up(self, slot: Pending, error: BaseException) -> None:
         """The caller leaves without its reply. Make sure that the call is settled, and that others have a reader."""
         try:
-            if self._pending.get(slot.seq) is not slot:
-                return
             answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
-            if error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
-                del self._pending[slot.seq]
-            else:
-                self._abandon(slot, at_once=not isinstance(error, RegistryError))
+            with self._sending:  # or else a new connection might send it meanwhile
+                if self._pending.get(slot.seq) is not slot:
+                    return
+                if error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
+                    del self._pending[slot.seq]
+                    return
+            self._abandon(slot, at_once=not isinstance(error, RegistryError))
         finally:
             self._stop_leading()
 
     def _abandon(self, slot: Pending, *, at_once: bool = True) -> None:
         """Have a call undone that nobody waits for any more."""
-        slot.settling = False
-        slot.abandoned = True
-        slot.reply = None
         with self._sending:
+            slot.settling = False
+            slot.abandoned = True
+            slot.owed = slot.reply is None and slot.connection == self._generation and self._transport is not None
+            slot.reply = None
             self._send_cancel(slot, undo=True)
         # Where the connection is broken the cancel goes out with the next one. If somebody else reads, they make it; if
         # nobody can, there is nothing to settle.
@@ -715,6 +724,7 @@ class Link:
             unanswered = [slot for slot in self._pending.values() if not slot.done]
             for slot in unanswered:
                 if slot.abandoned or slot.settling:
+                    slot.owed = False
                     self._send_cancel(slot, undo=slot.abandoned)
             for slot in unanswered:
                 if not (slot.abandoned or slot.settling) and self._transport is transport:

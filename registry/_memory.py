@@ -1,7 +1,8 @@
 """``memory://``: a server in this process, without a socket.
 
-The same engine, host and frames as over a socket; what differs is how bytes get there. The engine runs on a thread of
-its own, because a signal handler, which Python runs in the main thread, must never raise in the middle of a step.
+The same engine, host and frames as over a socket; what differs is how bytes get there. The engine runs on a
+thread of its own, because a signal handler, which Python runs in the main thread, must never raise in the
+middle of a step.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class MemoryServer:
     def dial(self, deadline: float, resume: bool) -> Dialed:
         """Connect, as `_transport.dial` does over a socket."""
         if self._pid != os.getpid():
-            raise ServerNotFound("memory://", "it lives in the parent process; use a named server across a fork")
+            raise ServerNotFound(
+                "memory://", "it lives in the parent process; use a named server across a fork"
+            )
         transport = MemoryTransport(self, Attachment(domain=self._domain))
         return Dialed(transport, Greeting(self.host.greeting, "memory://"), b"", same_user=True)
 
@@ -85,7 +88,10 @@ class MemoryServer:
         while True:
             due = self.host.next_due()
             try:
-                item = self._inbox.get(timeout=None if due is None else max(0.0, due - clock.now()))
+                # However far off a deadline is: a wait of more than some centuries is refused.
+                item = self._inbox.get(
+                    timeout=None if due is None else min(max(0.0, due - clock.now()), 3600.0)
+                )
             except queue.Empty:
                 item = ()
             if item is None:

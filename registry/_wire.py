@@ -207,7 +207,7 @@ class Reader:
         """
         if len(self._buffer) == self._start and self._head is None and len(data) >= HEADER_SIZE:
             length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(data)
-            if length == len(data) - HEADER_SIZE and not flags and not reserved:
+            if length == len(data) - HEADER_SIZE <= MAX_BODY and not flags and not reserved:
                 return Frame(kind, generation, sequence, received, applied, data[HEADER_SIZE:])
         self.feed(data)
         return None

@@ -130,7 +130,7 @@ class Call(msgspec.Struct, eq=False):
         return self._steps.title(self.target)
 
     def random(self, n: int) -> bytes:
-        """Return `n` bytes hashed from the epoch's seed, the event's index and a count, so that replay repeats them."""
+        """Return `n` bytes hashed from the seed of the epoch and the event, the same at every replay."""
         self.looked = True
         return self._steps.draw(n)
 

@@ -42,6 +42,29 @@ def test_frames_survive_any_cut(sent: list[Frame], cuts: list[int]) -> None:
     assert reader.next() is None
 
 
+@given(frames, st.integers(0, 60), st.booleans())
+def test_one_whole_frame_needs_no_buffer(frame: Frame, cut: int, waiting: bool) -> None:
+    """`whole` returns what is exactly one frame, and feeds everything else."""
+    data, reader = packed(frame), Reader()
+    if waiting:
+        reader.feed(data[:1])
+        assert reader.whole(data[1:]) is None
+        assert reader.next() == frame
+    assert reader.whole(data) == frame
+    cut %= len(data)
+    assert reader.whole(data[:cut]) is None
+    assert reader.whole(data[cut:]) == (None if cut else frame)
+    assert list(reader) == ([frame] if cut else [])
+    assert reader.whole(data + data) is None
+    assert list(reader) == [frame, frame]
+    part = header(1, flags=MORE) + b"a"
+    assert reader.whole(part) is None
+    assert reader.next() is None
+    assert reader.whole(header(1) + b"b") is None
+    (joined,) = reader
+    assert joined.body == b"ab"
+
+
 def test_the_header_is_as_drawn() -> None:
     """The layout on the wire does not move."""
     data = pack(Kind.CALL, b"ab", generation=3, sequence=4, received=5, applied=6)
