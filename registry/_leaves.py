@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import attrs
 import msgspec
 
-from .errors import Closed
+from .errors import Closed, RegistryError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -256,7 +256,14 @@ class Grant:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return self._bound().leave(self, kind, error, traceback)
+        try:
+            return self._bound().leave(self, kind, error, traceback)
+        except RegistryError:
+            raise
+        except BaseException as interrupt:
+            # A signal handler has raised, perhaps before anything was sent: the block is left all the same.
+            self._bound().leave(self, type(interrupt), interrupt, None)
+            raise
 
     def _bound(self) -> Bond:
         if self._bond is None:

@@ -483,6 +483,9 @@ def _exposed(where: str, record: SharedObject[object], cls: type | None) -> tupl
             for name, raw in bodies.items()
             if (name in DUNDERS or not (name.startswith("_") or name in _ENGINE_METHODS)) and _is_method(raw)
         )
+        if cls is set:
+            # It takes what stands first, and the order of a set is not part of its state.
+            names = tuple(name for name in names if name != "pop")
     else:
         rule = "must be given, or the factory annotated with the class that it returns"
         raise DeclarationError(field, rule, None)

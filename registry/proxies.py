@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -222,12 +222,6 @@ class Bond:
             # The body's own error tells more than that its lock was lost meanwhile.
             if error is None:
                 raise
-        except BaseException:
-            # A signal handler raised, perhaps before anything was sent: the block is left all the same.
-            self._relax(grant)
-            with suppress(RegistryError):
-                self.release(grant)
-            raise
 
     @contextmanager
     def guard(self, grant: Grant) -> Iterator[Grant]:
@@ -574,13 +568,19 @@ class LockShape(Proxy):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        held = _held(self)
-        grant = held[-1]
+        grant = None
         try:
+            held = _held(self)
+            grant = held[-1]
             grant.__exit__(kind, error, traceback)
-        finally:
-            if held[-1:] == [grant]:
-                held.pop()
+            del held[-1]
+        except BaseException as raised:
+            held = _held(self)
+            if held and grant in (None, held[-1]):
+                grant = held.pop()
+                if not isinstance(raised, RegistryError):  # but what a signal handler raised
+                    grant.__exit__(type(raised), raised, None)
+            raise
 
 
 def _held(proxy: LockShape) -> list[Grant]:

@@ -107,12 +107,12 @@ def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
 def canonical(value: object, *, outgoing: Outgoing | None = None) -> bytes:
     """Encode a value so that equal values of equal types give equal bytes, in every process.
 
-    As `encode`, but sets are sorted by their items' encodings and exceptions are class and arguments only.
+    As `encode`, but exceptions are class and arguments only.
     The order of a dict is part of its value here.
     """
     if type(value) in SCALARS:
         return pack_scalar(value)
-    return pack(Writer(outgoing, ordered=True), value)
+    return pack(Writer(outgoing, traceless=True), value)
 
 
 def carry(value: object, outgoing: Outgoing | None = None) -> Carried:

@@ -85,16 +85,16 @@ class Writer:
 
     Attributes:
         outgoing: what is asked for objects of unknown classes.
-        ordered: whether sets are sorted, and exceptions without their traces.
+        traceless: whether exceptions go without their traces.
         lossless: whether what would come back as something else is refused.
         plain: the scalars that need no look.
     """
 
-    __slots__ = ("lossless", "ordered", "outgoing", "plain")
+    __slots__ = ("lossless", "outgoing", "plain", "traceless")
 
-    def __init__(self, outgoing: Outgoing | None, *, ordered: bool = False, lossless: bool = False) -> None:
+    def __init__(self, outgoing: Outgoing | None, *, traceless: bool = False, lossless: bool = False) -> None:
         self.outgoing = outgoing
-        self.ordered = ordered
+        self.traceless = traceless
         self.lossless = lossless
         self.plain: frozenset[type] = SCALARS
 
@@ -129,9 +129,8 @@ class Writer:
         return out
 
     def members(self, values: Collection[Any], depth: int) -> Collection[object]:
-        """Return the items of a set."""
-        items = self.items(values, depth, "{...}")
-        return [msgspec.Raw(item) for item in sorted(map(_encode, items))] if self.ordered else items
+        """Return the items of a set, in the order of their encodings: its own order is no part of its value."""
+        return [msgspec.Raw(item) for item in sorted(map(_encode, self.items(values, depth, "{...}")))]
 
     def pairs(self, value: dict[Any, Any], depth: int) -> list[object]:
         """Return the keys and values of a dict, one after the other."""
@@ -215,7 +214,7 @@ class Writer:
             args = self.row(*(item if type(item) in SCALARS else _shown(item) for item in error.args))
         payload: list[object] = [name, args]
         notes = [note for note in getattr(error, "__notes__", ()) if type(note) is str]
-        if (traceback or notes) and not self.ordered:
+        if (traceback or notes) and not self.traceless:
             payload += [*self.row(traceback), self.row(*notes)]
         return Ext(39, _encode(payload))
 
