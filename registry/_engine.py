@@ -63,7 +63,6 @@ from registry.hosting import Waiter, Waiters
 FORMAT = 1
 EPOCH_SHIFT = 40
 KEPT_VACANT = 1024
-NOBODY = Owner(0, 0)
 
 
 # What is due: when, what breaks ties, a count, and whose.
@@ -134,7 +133,6 @@ class Engine:
         }
 
     # -- the two doors
-    # ------------------------------------------------------------------------------------------
 
     def step(self, event: Event) -> list[Output]:
         """Apply one event and return what comes out of it, in order.
@@ -163,9 +161,8 @@ class Engine:
         try:
             hosted = self._target(call)
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
-            owner = Owner(call.session, call.owner)
             method = self._method(hosted, call.method)
-            step = hosting.Call(self._reading, self.now, owner, label, hosted.number, call.seq)
+            step = hosting.Call(self._reading, self.now, call.session, call.owner, label, hosted.number, call.seq)
             value = self._within(
                 step, _drained(method) if call.method in ITERATING else method, *args, **kwargs
             )
@@ -176,7 +173,6 @@ class Engine:
         return Output(call.session, call.seq, Kind.REPLY, body, hosted.changed)
 
     # -- questions that change nothing
-    # ---------------------------------------------------------------------------
 
     def find(self, typeid: str, name: str) -> Hosted | None:
         """Return the object of that name, or None."""
@@ -202,12 +198,11 @@ class Engine:
         """Return what the object tells of itself, with what the engine knows."""
         told: dict[str, object] = {}
         if hasattr(hosted.instance, "statistics"):
-            step = hosting.Call(self._reading, self.now, NOBODY, "", hosted.number, 0)
+            step = hosting.Call(self._reading, self.now, 0, 0, "", hosted.number, 0)
             told = dict(self._within(step, hosted.instance.statistics))
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
 
     # -- events
-    # ----------------------------------------------------------------------------------------------------
 
     def _begin(self, event: Begin) -> None:
         self.epoch = event.epoch
@@ -282,8 +277,7 @@ class Engine:
         seq = event.seq
         kind: int
         hosted.changed = self.index
-        owner = Owner(session.number, event.owner)
-        step = hosting.Call(self, self.now, owner, session.label, hosted.number, seq)
+        step = hosting.Call(self, self.now, session.number, event.owner, session.label, hosted.number, seq)
         try:
             value = self._within(
                 step, _drained(method) if event.method in ITERATING else method, *args, **kwargs
@@ -387,7 +381,6 @@ class Engine:
         """Do nothing further: what was due has been done by the time that an event is applied."""
 
     # -- objects
-    # -----------------------------------------------------------------------------------------------------
 
     def _make(self, declaration: SharedObject[Any], event: Create, session: Session) -> None:
         args, kwargs, definition = bind(declaration, event.arguments)
@@ -405,8 +398,7 @@ class Engine:
         # Known by its number while it is being made, since the factory may ask for an alarm.
         self._numbered[hosted.number] = hosted
         try:
-            owner = Owner(session.number, event.owner)
-            step = hosting.Call(self, self.now, owner, session.label, hosted.number, 0)
+            step = hosting.Call(self, self.now, session.number, event.owner, session.label, hosted.number, 0)
             hosted.live(self._within(step, declaration.factory, *args, **kwargs))
             other = self._instances.get(id(hosted.instance))
             if other is not None:
@@ -494,7 +486,7 @@ class Engine:
         if hosted.stopped:
             return False
         hosted.changed = self.index
-        step = hosting.Call(self, self.now, NOBODY, "", hosted.number, 0)
+        step = hosting.Call(self, self.now, 0, 0, "", hosted.number, 0)
         try:
             return self._within(step, getattr(hosted.instance, name), *args)
         except BaseException as error:  # noqa: BLE001 - a hook of a user's class may raise anything
@@ -511,7 +503,6 @@ class Engine:
         return undone
 
     # -- waits and replies
-    # -----------------------------------------------------------------------------------------
 
     def _reply(self, session: Session, seq: int, kind: int, body: bytes, target: int = 0) -> None:
         session.replies[seq] = Reply(kind, body, self.index, target)
@@ -584,7 +575,6 @@ class Engine:
             heapq.heappush(self._heap, entry)
 
     # -- what a step may ask for (`hosting.Steps`)
-    # ---------------------------------------------------------------
 
     def _within(self, step: hosting.Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a piece of a hosted class with `hosting.call` in place."""
@@ -628,7 +618,6 @@ class Engine:
         self._push(*hosted.alarm, hosted)
 
     # -- the whole state
-    # -------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
         """Return the whole state in canonical form: equal states give equal bytes."""
@@ -731,7 +720,7 @@ class Engine:
         )
         self._numbered[number] = hosted
         args, kwargs, _ = bind(declaration, arguments)
-        step = hosting.Call(self, self.now, NOBODY, "", number, 0)
+        step = hosting.Call(self, self.now, 0, 0, "", number, 0)
 
         def revive() -> None:
             hosted.live(declaration.factory(*args, **kwargs))

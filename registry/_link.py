@@ -173,7 +173,7 @@ class Link:
         self._defined: set[int] = set()
         self._reader = _wire.Reader()
 
-    # -- what clients and proxies use ------------------------------------------------------------------------------
+    # -- what clients and proxies use
 
     @property
     def label(self) -> str:
@@ -326,7 +326,7 @@ class Link:
             transport.drop()
         self.reset()
 
-    # -- one call ----------------------------------------------------------------------------------------------------
+    # -- one call
 
     def _check_usable(self) -> None:
         if self.closed:
@@ -477,7 +477,7 @@ class Link:
             return False
         return True
 
-    # -- leader and followers --------------------------------------------------------------------------------------
+    # -- leader and followers
 
     def _await(self, slot: Pending, deadline: float | None) -> None:
         """Wait until the call has its reply or its failure, reading for all while nobody else does."""
@@ -570,7 +570,7 @@ class Link:
             if slot.parked:
                 self._wake(slot)
 
-    # -- giving up -------------------------------------------------------------------------------------------------
+    # -- giving up
 
     def _settle(self, slot: Pending) -> None:
         """Past the deadline: have the call undone, or learn its reply. Returns with the reply in place."""
@@ -624,7 +624,7 @@ class Link:
         finally:
             self._stop_leading()
 
-    # -- connections ----------------------------------------------------------------------------------------------------
+    # -- connections
 
     def _break(self, transport: Transport) -> None:
         """Drop a connection, once. Whoever reads from it sees its end."""

@@ -97,7 +97,8 @@ class Call(msgspec.Struct, eq=False):
 
     _steps: Steps
     _now: float
-    _owner: Owner
+    _session: int
+    _number: int
     _label: str
     target: int
     seq: int
@@ -107,12 +108,12 @@ class Call(msgspec.Struct, eq=False):
     @property
     def session(self) -> Owner:
         self.looked = True
-        return Owner(self._owner.session, 0)
+        return Owner(self._session, 0)
 
     @property
     def owner(self) -> Owner:
         self.looked = True
-        return self._owner
+        return Owner(self._session, self._number)
 
     @property
     def now(self) -> float:
@@ -219,7 +220,7 @@ class Waiters:
             raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
         deadline = None if seconds == inf else now + max(0.0, seconds)
         late = encode_reply(otherwise)
-        waiter = Waiter(number, step._owner, step._label, step.seq, step.target, now, deadline, late)
+        waiter = Waiter(number, Owner(step._session, step._number), step._label, step.seq, step.target, now, deadline, late)
         self._admit(waiter)
         step.parked = waiter
         return waiter

@@ -328,7 +328,7 @@ def _taking(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-# -- shapes -------------------------------------------------------------------------------------------------------------
+# -- shapes
 
 
 class Container(Proxy):
@@ -606,7 +606,7 @@ SHAPES: dict[str | None, type[Proxy]] = {
 }
 
 
-# -- classes -------------------------------------------------------------------------------------------------------------
+# -- classes
 
 _CONTAINERS = frozenset({dict, list, set, tuple})
 

@@ -126,7 +126,7 @@ class ManagerServer:
         self.host: Host
         self.stock: StockSessions
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- life
 
     @property
     def address(self) -> str | tuple[str, int]:
@@ -253,7 +253,7 @@ class ManagerServer:
     ) -> None:
         self.stop()
 
-    # -- getting ready ----------------------------------------------------------------------------------------------
+    # -- getting ready
 
     def _listen_tcp(self) -> socket.socket:
         host, port = self._address.host or "", self._address.port or 0
@@ -311,7 +311,7 @@ class ManagerServer:
         if lock is not None:
             lock.release()
 
-    # -- the loop --------------------------------------------------------------------------------------------------------
+    # -- the loop
 
     def now(self) -> float:
         """Return seconds since 1970 that never run backwards, whatever is done to the wall clock."""
@@ -455,7 +455,7 @@ class ManagerServer:
             text = f"{self._address.label} runs other versions of {', '.join(other)} than this process"
         return f'{text}; "registry restart -a {self._address.label}" loads the new code' if text else ""
 
-    # -- processes -------------------------------------------------------------------------------------------------------
+    # -- processes
 
     def watch(self, client: Client, pidfd: int) -> None:
         """End a session in the moment in which its process ends. Takes over the pidfd."""
@@ -525,7 +525,7 @@ class _Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._peer: _peers.Peer
 
-    # -- events of the loop ------------------------------------------------------------------------------------------
+    # -- events of the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -595,7 +595,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    # -- what they do ------------------------------------------------------------------------------------------------
+    # -- what they do
 
     def write(self, data: bytes) -> None:
         """Send bytes."""

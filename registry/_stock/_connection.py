@@ -62,7 +62,7 @@ class StockConnection:
         self._seal = _messages.opaque(domain)
         self._incoming = _messages.incoming(domain, here, self._server.url, self._exposed)
 
-    # -- what the server calls ---------------------------------------------------------------------
+    # -- what the server calls
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived. The caller flushes the server afterwards."""
@@ -100,7 +100,7 @@ class StockConnection:
         pidfd, self._pidfd = self._pidfd, None
         return pidfd
 
-    # -- requests ----------------------------------------------------------------------------------
+    # -- requests
 
     def _take(self, request: bytes) -> None:
         if not self._trusted:
@@ -147,7 +147,7 @@ class StockConnection:
     def _label(self) -> str:
         return self.session.client.label if self.session is not None else self.peer.host
 
-    # -- functions of the server -------------------------------------------------------------------
+    # -- functions of the server
 
     def _command(self, name: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> None:
         function = self._commands.get(name)
@@ -232,7 +232,7 @@ class StockConnection:
             raise UnknownType(typeid)
         return declaration.interface
 
-    # -- calls of objects --------------------------------------------------------------------------
+    # -- calls of objects
 
     def _call(self, ident: Any, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> None:
         session = self.session
@@ -280,7 +280,7 @@ class StockConnection:
         self._say("#TRACEBACK", f"AttributeError: {reason}\n")
         return None
 
-    # -- answers -----------------------------------------------------------------------------------
+    # -- answers
 
     def answer(self, output: Output) -> None:
         """Send the result of a call."""

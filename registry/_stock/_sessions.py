@@ -111,7 +111,7 @@ class Session:
         """The number of the next call."""
         return self._last + 1
 
-    # -- owners ------------------------------------------------------------------------------------
+    # -- owners
 
     def owner(self, name: str) -> tuple[int, tuple[str, int]]:
         """Return the owner of a new connection of that name, and its place, to be given back by `close`."""
@@ -137,7 +137,7 @@ class Session:
             self._open.discard(place)
         self.stock.closed(self)
 
-    # -- calls -------------------------------------------------------------------------------------
+    # -- calls
 
     def define(self, ident: str, definition: bytes | None = None) -> Target:
         """Return what an ident stands for.
@@ -262,7 +262,7 @@ class Session:
         if connection is not None:
             connection.answer(output)
 
-    # -- the end -----------------------------------------------------------------------------------
+    # -- the end
 
     def drain(self) -> None:
         """The process has ended: take what it had sent, and learn what it had read, before we forget it."""
@@ -365,7 +365,7 @@ class StockSessions:
         self.server.host.adopt(client)
         return Session(self, client, at_end)
 
-    # -- objects that go with their last proxy -----------------------------------------------------
+    # -- objects that go with their last proxy
 
     def hold(self, ident: str, session: Session) -> Session:
         """Count the first proxy of an object that a client makes for itself, and return whose it is.
