@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -332,6 +332,7 @@ class Engine:
         if waiter is not None:
             self._leave(waiter)
             self._reply(session, seq, Kind.CANCELLED, b"")
+            self._gave_up([waiter])
             return
         reply = session.replies.get(seq)
         if reply is None:
@@ -344,11 +345,12 @@ class Engine:
     def _owner_ended(self, event: OwnerEnded) -> None:
         session = self.sessions[event.session]
         owner = Owner(session.number, event.owner)
-        for seq, waiter in list(session.waits.items()):
-            if waiter.owner == owner:
-                del session.waits[seq]
-                self._leave(waiter)
-                self._reply(session, seq, Kind.CANCELLED, b"")
+        given_up = [waiter for waiter in session.waits.values() if waiter.owner == owner]
+        for waiter in given_up:
+            del session.waits[waiter.seq]
+            self._leave(waiter)
+            self._reply(session, waiter.seq, Kind.CANCELLED, b"")
+        self._gave_up(given_up)
         for number in list(session.objects):
             hosted = self._numbered.get(number)
             if hosted is not None:  # an earlier one of this row may have made its record go
@@ -358,9 +360,11 @@ class Engine:
     def _session_ended(self, event: SessionEnded) -> None:
         session = self.sessions[event.session]
         session.acknowledge(event.received, event.above)
-        for waiter in session.waits.values():
+        given_up = list(session.waits.values())
+        for waiter in given_up:
             self._leave(waiter)
         session.waits.clear()
+        self._gave_up(given_up)
         for number in list(session.objects):
             hosted = self._numbered.get(number)
             if hosted is not None:  # an earlier one of this row may have made its record go
@@ -517,6 +521,15 @@ class Engine:
             hosted.waits.pop(waiter.number, None)
             hosted.changed = self.index
 
+    def _gave_up(self, waiters: Iterable[Waiter]) -> None:
+        """Tell the objects of waits that ended without their doing, once all of these are out of their lines."""
+        for waiter in waiters:
+            hosted = self._numbered.get(waiter.target)
+            if hosted is not None:
+                if hosted.tells_giving_up:
+                    self._enter(hosted, "gave_up", waiter)
+                self._note_vacancy(hosted)
+
     def resolve(self, waiter: Waiter, value: object) -> None:
         """End a wait with its reply; an exception instance is raised in the caller."""
         if isinstance(value, BaseException):
@@ -571,6 +584,7 @@ class Engine:
             else:
                 failed, body = item.late
                 self._settle(item, Kind.ERROR if failed else Kind.REPLY, body)
+                self._gave_up([item])
         for entry in again:
             heapq.heappush(self._heap, entry)
 

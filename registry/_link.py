@@ -64,7 +64,8 @@ class Pending(msgspec.Struct, eq=False):
     Attributes:
         about: What the call is to, for errors; anything with a `title`.
         parked: Its thread waits for somebody else to read, on `wake`.
-        settling: Its cancel has been sent on the present connection, or is with the next one.
+        settling: It is being cancelled; a new connection begins with that.
+        asked: The generation on which its cancel was sent.
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
         owed: Its own reply may still come on the present connection, before the answer to its cancel.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
@@ -84,6 +85,7 @@ class Pending(msgspec.Struct, eq=False):
     sent: bool = False
     connection: int = 0
     settling: bool = False
+    asked: int = 0
     abandoned: bool = False
     owed: bool = False
     parked: bool = False
@@ -559,7 +561,7 @@ class Link:
             if frame.kind == Kind.REFUSED:
                 raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
         elif slot.abandoned:
-            if not slot.settling:
+            if slot.asked != self._generation:
                 raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
             if slot.owed and frame.kind != Kind.CANCELLED:
                 slot.owed = False  # the answer to the cancel follows; if it does not, the cancel has to go again
@@ -589,7 +591,8 @@ class Link:
 
     def _send_cancel(self, slot: Pending, *, undo: bool) -> None:
         slot.settling = True
-        self._send_frame(Kind.CANCEL, slot.seq, _wire.encode(_wire.CancelBody(undo)))
+        if self._send_frame(Kind.CANCEL, slot.seq, _wire.encode(_wire.CancelBody(undo))):
+            slot.asked = self._generation
 
     def _give_up(self, slot: Pending, error: BaseException) -> None:
         """The caller leaves without its reply. Make sure that the call is settled, and that others have a reader."""
@@ -608,7 +611,7 @@ class Link:
     def _abandon(self, slot: Pending, *, at_once: bool = True) -> None:
         """Have a call undone that nobody waits for any more."""
         with self._sending:
-            slot.settling = False
+            slot.asked = 0
             slot.abandoned = True
             slot.owed = slot.reply is None and slot.connection == self._generation and self._transport is not None
             slot.reply = None

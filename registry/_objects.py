@@ -45,6 +45,7 @@ class Hosted:
         "session",
         "sessions",
         "stopped",
+        "tells_giving_up",
         "tells_owner",
         "tells_vacant",
         "waits",
@@ -82,6 +83,7 @@ class Hosted:
         self.instance = instance
         self.tells_owner = hasattr(instance, "owner_ended")
         self.tells_vacant = hasattr(instance, "vacant")
+        self.tells_giving_up = hasattr(instance, "gave_up")
 
     def check(self, arguments: bytes) -> None:
         """Compare the arguments of a later use with those that the object was made with.

@@ -43,10 +43,10 @@ __all__ = ["DUNDERS", "ITERATING", "PERS", "RESERVED", "SHAPES", "Interface", "S
 T_co = TypeVar("T_co", covariant=True)
 
 Per = Literal["name", "server", "call"]
-Shape = Literal["mapping", "sequence", "set", "queue", "lock"]
+Shape = Literal["mapping", "sequence", "set", "queue", "lock", "semaphore", "rwlock", "condition"]
 
 PERS: Final = ("name", "server", "call")
-SHAPES: Final = ("mapping", "sequence", "set", "queue", "lock")
+SHAPES: Final = ("mapping", "sequence", "set", "queue", "lock", "semaphore", "rwlock", "condition")
 
 #: The only special methods that a proxy may have from a hosted class. The list is closed, so that no
 #: declaration and no server can give a client's proxy a ``__reduce__``, a ``__del__`` or a ``__class__``.
@@ -65,7 +65,7 @@ RESERVED: Final = frozenset(
 )
 
 # Called by the engine, hence not by clients unless `exposed` names them.
-_ENGINE_METHODS = frozenset("due holds load owner_ended state statistics take_back vacant".split())
+_ENGINE_METHODS = frozenset("due gave_up holds load owner_ended state statistics take_back vacant".split())
 
 # Containers whose whole state is their content.
 _CONTAINERS: tuple[type, ...] = (dict, list, set, deque, OrderedDict)
@@ -104,6 +104,11 @@ _OURS = {
     "Queue": "queue",
     "SimpleQueue": "queue",
     "JoinableQueue": "queue",
+    "Semaphore": "semaphore",
+    "BoundedSemaphore": "bounded_semaphore",
+    "Event": "event",
+    "Condition": "condition",
+    "Barrier": "barrier",
 }
 
 _CLASS_METHODS = (classmethod, types.ClassMethodDescriptorType)

@@ -16,6 +16,9 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
 ``take_back(value)``
     The result of a waiting method could not be delivered. Undo it: the lock goes to the next, the item to the
     front.
+``gave_up(waiter)``
+    A call that waited here has ended without being woken: at its deadline, by a cancel, or with its owner. It
+    has left its line. Drop what was kept for it, by its ``number``; let those in who waited behind it.
 ``due(now)``
     The time asked for with `at` has come.
 ``vacant()``
@@ -239,6 +242,12 @@ class Waiters:
         for waiter in waiting:
             steps.resolve(waiter, value)
         return len(waiting)
+
+    def adopt(self, waiter: Waiter) -> None:
+        """Take a waiter out of the line in which it waits, and to the end of this one; its call waits on."""
+        if waiter.home is not None:
+            waiter.home._dismiss(waiter)
+        self._admit(waiter)
 
     @property
     def first(self) -> Waiter | None:

@@ -51,7 +51,7 @@ def test_connect_raises_now(home: Path) -> None:
     with pytest.raises(ServerNotFound) as caught:
         connect("nowhere", start=False)
     assert "no server of that name runs" in str(caught.value)
-    assert 'registry serve nowhere' in str(caught.value)
+    assert "registry serve nowhere" in str(caught.value)
     with pytest.raises(ServerNotFound, match=r"tcp://127\.0\.0\.1:1.*nothing listens there.*Connection refused"):
         connect(("127.0.0.1", 1), KEY)
     with pytest.raises(ServerNotFound, match="No such file"):
@@ -220,7 +220,9 @@ def test_a_server_with_old_code_is_said_once(home: Path, tmp_path: Path) -> None
             another("here").close()
         plugin.write_text(text + "\n# changed\n")
         server._freshness = (0.0, "")
-        with pytest.warns(StaleServer, match=r'my_plugin\.py changed since here was started; "registry restart') as caught:
+        with pytest.warns(
+            StaleServer, match=r'my_plugin\.py changed since here was started; "registry restart'
+        ) as caught:
             client = another("here")
         assert len(caught) == 1
         client.counter("c").incr()

@@ -121,7 +121,7 @@ def test_replies_are_encoded_once_and_for_all() -> None:
 def test_looking_at_the_call_is_noticed() -> None:
     """A read that looks at who asks or when is marked, so that nobody keeps its answer."""
     for name in ("session", "owner", "now", "label"):
-        step = hosting.Call(None, 1.0, Owner(1, 2), "label", 1, 1)  # type: ignore[arg-type]
+        step = hosting.Call(None, 1.0, 1, 2, "label", 1, 1)  # type: ignore[arg-type]
         assert not step.looked
         getattr(step, name)
         assert step.looked

@@ -363,7 +363,11 @@ def test_a_wait_survives_a_cut(home: Path) -> None:
     """A call that waits is taken up again on a new connection, with its place in line."""
     with ManagerServer(("127.0.0.1", 0), KEY, plugins=ALL) as server:
         host, port = server.address
-        with Wire(str(host), int(port)) as wire, another(("127.0.0.1", wire.port)) as client, connect(server.url, KEY) as near:
+        with (
+            Wire(str(host), int(port)) as wire,
+            another(("127.0.0.1", wire.port)) as client,
+            connect(server.url, KEY) as near,
+        ):
             jobs = client.queue("q")
             got: list[object] = []
             with running(lambda: got.append(jobs.get())):
@@ -396,9 +400,7 @@ def test_loss_is_said_once(home: Path) -> None:
 
     with ExitStack() as stack:
         server = stack.enter_context(Served("here"))
-        changed, reading, holding, waiting, fresh, idle = (
-            stack.enter_context(another("here")) for _ in range(6)
-        )
+        changed, reading, holding, waiting, fresh, idle = (stack.enter_context(another("here")) for _ in range(6))
         changed.counter("c").incr()
         idle.counter("c").incr()
         assert reading.counter("c").get() == 2
@@ -478,7 +480,7 @@ def test_a_server_that_does_not_come_back_is_not_found(home: Path) -> None:
         server.kill()
         with pytest.raises(ServerNotFound, match="no server of that name runs"):
             count.incr()
-        with pytest.raises(ServerNotFound, match="no server of that name runs; start it with \"registry serve here\""):
+        with pytest.raises(ServerNotFound, match='no server of that name runs; start it with "registry serve here"'):
             count.get()
 
 

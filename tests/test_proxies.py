@@ -66,7 +66,9 @@ def test_the_first_use_fixes_the_class(home: Path) -> None:
             assert not lock.locked()
 
 
-@pytest.mark.parametrize("use", [len, iter, lambda p: "x" in p, lambda p: p["x"], bool, lambda p: p == {}, dir, lambda p: p.get("x")])
+@pytest.mark.parametrize(
+    "use", [len, iter, lambda p: "x" in p, lambda p: p["x"], bool, lambda p: p == {}, dir, lambda p: p.get("x")]
+)
 def test_any_other_use_resolves(home: Path, use: Any) -> None:
     """Dunders and names alike take the type's row first."""
     with ManagerServer("here", KEY), ManagerClient("here", KEY) as client:
@@ -93,7 +95,12 @@ def test_a_dunder_that_the_type_lacks_is_a_type_error(home: Path) -> None:
 
 def test_a_proxy_has_no_name_of_its_own(shared: ManagerClient) -> None:
     """Public names are those that the hosted class exposes."""
-    for typeid, proxy in (("dict", shared.dict("d")), ("queue", shared.queue("q")), ("lock", shared.lock("l")), ("notes", shared.notes("n"))):
+    for typeid, proxy in (
+        ("dict", shared.dict("d")),
+        ("queue", shared.queue("q")),
+        ("lock", shared.lock("l")),
+        ("notes", shared.notes("n")),
+    ):
         exposed = set(shared._home.interface(typeid).exposed)
         assert {name for name in dir(proxy) if not name.startswith("_")} <= exposed
 

@@ -17,7 +17,8 @@ import pytest
 from servers import KEY, THINGS, Script, Served, another, running, until
 from things import ALL
 
-from registry import ManagerServer, _codec, _wire, connect, server as module
+from registry import ManagerServer, _codec, _wire, connect
+from registry import server as module
 from registry._addresses import Place, ServerLock, parse
 from registry._transport import SocketTransport, dial
 from registry._wire import Kind
@@ -392,7 +393,9 @@ def test_an_endless_stream_starves_nobody(server: ManagerServer) -> None:
         _wire.pack(99, b"", generation=1),
     ],
 )
-def test_nonsense_ends_its_connection_alone(server: ManagerServer, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+def test_nonsense_ends_its_connection_alone(
+    server: ManagerServer, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
     """A frame that no client sends is refused with the reason; others go on."""
     with Raw("here") as raw, another("here") as client, caplog.at_level(logging.WARNING, "registry"):
         raw.transport.send(data)

@@ -174,7 +174,9 @@ def test_a_server_that_says_nothing() -> None:
         dial(parse("tcp://127.0.0.1:1"), KEY, soon(-1))
 
 
-@pytest.mark.parametrize("body", [b"", b"\x01", _codec.encode({"name": "x"}), _codec.encode([1]), _codec.encode({"pid": "x"})])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x01", _codec.encode({"name": "x"}), _codec.encode([1]), _codec.encode({"pid": "x"})]
+)
 def test_a_greeting_that_cannot_be_read(body: bytes) -> None:
     """A proof that carries nonsense is an error of ours, and no crash."""
 

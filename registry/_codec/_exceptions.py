@@ -19,15 +19,21 @@ _CLASSES: dict[str, type[BaseException]] = {
 }
 _NAMES = {cls: name for name, cls in _CLASSES.items()}
 
+# `queue` imports threading, which a process that shares nothing but a dict never needs.
+_IMPORTED_LATE = {
+    "queue.Empty": ("queue", "Empty"),
+    "queue.Full": ("queue", "Full"),
+    "threading.BrokenBarrierError": ("threading", "BrokenBarrierError"),
+}
+
 
 def public_name(cls: type) -> str | None:
     """Return the name under which an exception class crosses, if it does."""
     name = _NAMES.get(cls)
     if name is None:
-        # `queue` imports threading, which a process that shares nothing but a dict never needs.
-        for short in ("Empty", "Full"):
-            if is_loaded(cls, "queue", short):
-                return f"queue.{short}"
+        for public, (module, short) in _IMPORTED_LATE.items():
+            if is_loaded(cls, module, short):
+                return public
     return name
 
 
@@ -57,10 +63,11 @@ def remote(error: BaseException, traceback: str) -> RemoteError:
 def rebuild(name: str, args: list[Any], traceback: str, notes: list[str]) -> BaseException:
     """Make an exception of what came over the wire; a `RemoteError` if that cannot be."""
     error: BaseException | None = None
-    if name in ("queue.Empty", "queue.Full"):
-        import queue
+    if name in _IMPORTED_LATE:
+        from importlib import import_module
 
-        error = (queue.Empty if name == "queue.Empty" else queue.Full)(*args)
+        module, short = _IMPORTED_LATE[name]
+        error = getattr(import_module(module), short)(*args)
     elif name in _CLASSES:
         try:
             error = _CLASSES[name](*args)

@@ -1,0 +1,408 @@
+"""What each type of object may answer, one call at a time.
+
+Two verbs stand for what happens to calls rather than for calls:
+
+``undo``
+    Its `argument` is a call that its caller gave up: from here on that call has no effect, and what it gave has
+    gone back.
+``end``
+    The session of its `process` has ended, and with it whatever only the living can hold. Its `argument` is the
+    calls whose results it had not acknowledged, in their order, each with whether that is certain.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from linearizability.checker import UNKNOWN, Model, Operation
+from registry.errors import NotOwner
+
+#: The state of a key that a dict has not.
+MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+
+
+def _fits(operation: Operation, result: object) -> bool:
+    return operation.result is UNKNOWN or operation.result == result
+
+
+class _Single(Model):
+    """An object whose answer follows from its state, and to which it does not matter who calls."""
+
+    def outcome(self, state: Any, verb: str, argument: Any) -> tuple[object, Hashable]:
+        """Return the result and the state afterwards."""
+        raise NotImplementedError
+
+    def step(self, state: Any, operation: Operation) -> Iterable[Hashable]:
+        result, after = self.outcome(state, operation.verb, operation.argument)
+        return (after,) if _fits(operation, result) else ()
+
+    def twin(self, operation: Operation) -> Hashable:
+        return (operation.verb, operation.argument)
+
+
+@attrs.frozen
+class Register(_Single):
+    """One value: ``read``, ``write(value)``, ``cas((old, new))``.
+
+    Attributes:
+        start: The value that it begins with.
+    """
+
+    start: Hashable = None
+
+    def initial(self) -> Hashable:
+        return self.start
+
+    def outcome(self, state: Any, verb: str, argument: Any) -> tuple[object, Hashable]:
+        if verb == "read":
+            return state, state
+        if verb == "write":
+            return None, argument
+        if verb == "cas":
+            old, new = argument
+            return (True, new) if state == old else (False, state)
+        raise ValueError(f"a register has no {verb!r}")
+
+
+class DictKeys(_Single):
+    """The verbs of a shared dict that are about one key, which is the first of their arguments."""
+
+    def initial(self) -> Hashable:
+        return MISSING
+
+    def split(self, history: Sequence[Operation]) -> Mapping[Hashable, Sequence[Operation]]:
+        parts: dict[Hashable, list[Operation]] = {}
+        for operation in history:
+            parts.setdefault(operation.argument[0], []).append(operation)
+        return parts
+
+    def outcome(self, state: Any, verb: str, argument: Any) -> tuple[object, Hashable]:
+        given = argument[1:]
+        there = state is not MISSING
+        if verb == "__getitem__":
+            return (state, state) if there else (KeyError, state)
+        if verb == "get":
+            return (state if there else (*given, None)[0]), state
+        if verb == "__contains__":
+            return there, state
+        if verb == "__setitem__":
+            return None, given[0]
+        if verb == "__delitem__":
+            return (None if there else KeyError), MISSING
+        if verb == "pop":
+            return (state if there else given[0] if given else KeyError), MISSING
+        if verb == "setdefault":
+            return (state, state) if there else (given[0], given[0])
+        if verb == "incr":
+            total = (state if there else 0) + (*given, 1)[0]
+            return total, total
+        if verb == "compare_and_set":
+            old, new = given
+            return (True, new) if there and state == old else (False, state)
+        raise ValueError(f"{verb!r} is not about one key of a dict")
+
+
+@attrs.frozen
+class Counter(_Single):
+    """A number: ``incr(by)``, ``decr(by)``, ``get``, ``set(value)``."""
+
+    start: int = 0
+
+    def initial(self) -> Hashable:
+        return self.start
+
+    def outcome(self, state: Any, verb: str, argument: Any) -> tuple[object, Hashable]:
+        if verb == "incr":
+            return state + argument, state + argument
+        if verb == "decr":
+            return state - argument, state - argument
+        if verb == "get":
+            return state, state
+        if verb == "set":
+            return None, argument
+        raise ValueError(f"a counter has no {verb!r}")
+
+
+class QueueState(NamedTuple):
+    """The items; those taken by calls that may be undone; the calls and sessions that are over."""
+
+    items: tuple[Any, ...] = ()
+    taken: tuple[tuple[Hashable, Any], ...] = ()
+    over: frozenset[Hashable] = frozenset()
+
+
+@attrs.frozen
+class Queue(Model):
+    """First in, first out: ``put(item)``, ``get``, ``qsize``, ``undo``, ``end``.
+
+    Nothing is said of the order in which those who wait are served. What goes back goes to the front.
+
+    Attributes:
+        maxsize: How many items it holds before ``put`` waits; 0 for any number.
+    """
+
+    maxsize: int = 0
+
+    def initial(self) -> Hashable:
+        return QueueState()
+
+    def split(self, history: Sequence[Operation]) -> Mapping[Hashable, Sequence[Operation]]:
+        # Only what may be undone has to be remembered in the state.
+        undoable = {op.argument for op in history if op.verb == "undo"}
+        undoable |= {call for op in history if op.verb == "end" for call, _ in op.argument}
+        return {"": [op if op.call in undoable else attrs.evolve(op, call=None) for op in history]}
+
+    def step(self, state: QueueState, operation: Operation) -> Iterable[Hashable]:
+        verb, result = operation.verb, operation.result
+        items, taken, over = state
+        if verb == "qsize":
+            return (state,) if _fits(operation, len(items)) else ()
+        if verb == "undo":
+            return self._returned(state, operation.argument)
+        if verb == "end":
+            return self._ended(state, operation)
+        if operation.session in over or (operation.call is not None and operation.call in over):
+            return ()
+        if verb == "put":
+            full = 0 < self.maxsize <= len(items)
+            if full or result is queue.Full:
+                return (state,) if full and result is queue.Full else ()
+            return (state._replace(items=(*items, operation.argument)),) if _fits(operation, None) else ()
+        if verb == "get":
+            if not items or result is queue.Empty:
+                return (state,) if not items and result is queue.Empty else ()
+            if not _fits(operation, items[0]):
+                return ()
+            if operation.call is not None:
+                taken = (*taken, (operation.call, items[0]))
+            return (state._replace(items=items[1:], taken=taken),)
+        raise ValueError(f"a queue has no {verb!r}")
+
+    def _returned(self, state: QueueState, call: Hashable) -> Iterable[QueueState]:
+        items, taken, over = state
+        back = tuple(item for taker, item in taken if taker == call)
+        left = tuple(row for row in taken if row[0] != call)
+        return (QueueState(back + items, left, over | {call}),)
+
+    def _ended(self, state: QueueState, operation: Operation) -> Iterable[QueueState]:
+        states = {state}
+        # Latest first, so that what goes back stands in its old order.
+        for call, certain in reversed(operation.argument):
+            undone = {after for before in states for after in self._returned(before, call)}
+            states = undone if certain else states | undone
+        gone = {call for call, _ in operation.argument}
+        # The session is over, so its calls need not be told apart any more.
+        return [
+            QueueState(
+                items,
+                tuple(row for row in taken if row[0] not in gone),
+                (over - gone) | {operation.session},
+            )
+            for items, taken, over in states
+        ]
+
+
+class LockState(NamedTuple):
+    """Who holds it by which call and token, and what outlasts them."""
+
+    holder: Hashable = None
+    call: Hashable = None
+    token: int | None = None
+    abandoned: bool = False
+    last: int = 0
+    over: frozenset[Hashable] = frozenset()
+    line: tuple[Any, ...] = ()
+
+    def freed(self) -> LockState:
+        """Return the state without its holder."""
+        return self._replace(holder=None, call=None, token=None)
+
+
+class Lock(Model):
+    """At most one session holds it: ``acquire(how)``, ``release(token)``, ``locked``, ``look``, ``undo``, ``end``.
+
+    A grant is (token, abandoned), and False where it was refused. Tokens only grow. A grant is abandoned from
+    the death of a holder to the release of one who was told.
+    """
+
+    def initial(self) -> Hashable:
+        return LockState()
+
+    def step(self, state: LockState, operation: Operation) -> Iterable[Hashable]:
+        verb, result = operation.verb, operation.result
+        if verb == "locked":
+            return (state,) if _fits(operation, state.holder is not None) else ()
+        if verb == "look":
+            return (state,) if self.seen(state, result) else ()
+        if verb == "undo":
+            return (self.undone(state, operation.argument),)
+        if verb == "end":
+            return (self.ended(state, operation.session),)
+        if operation.session in state.over or (operation.call is not None and operation.call in state.over):
+            return ()
+        if verb == "acquire":
+            after = self.granted(state, operation) if result is not False else self.refused(state, operation)
+            return () if after is None else (after,)
+        if verb == "release":
+            holds = state.holder == operation.session and (
+                operation.argument is None or state.token in (None, operation.argument)
+            )
+            # Who was granted it, but does not know by which token, may be told either.
+            maybe = holds and state.token is None and operation.argument is not None
+            after = []
+            if holds and _fits(operation, None):
+                after.append(state.freed()._replace(abandoned=False))
+            if (not holds or maybe) and _fits(operation, NotOwner):
+                after.append(state)
+            return after
+        raise ValueError(f"a lock has no {verb!r}")
+
+    def seen(self, state: LockState, result: Any) -> bool:
+        """Tell whether somebody who looks may see this."""
+        return result is UNKNOWN or result[0] == state.holder
+
+    def granted(self, state: LockState, operation: Operation) -> LockState | None:
+        """Return the state in which the call has the lock, if it may."""
+        if state.holder is not None:
+            return None
+        token = None
+        if operation.result is not UNKNOWN:
+            token, abandoned = operation.result
+            if token <= state.last or abandoned != state.abandoned:
+                return None
+        last = state.last if token is None else token
+        return state._replace(holder=operation.session, call=operation.call, token=token, last=last)
+
+    def refused(self, state: LockState, operation: Operation) -> LockState | None:
+        """Return the state in which the call was refused, if it may be."""
+        return None if state.holder is None else state
+
+    def undone(self, state: LockState, call: Hashable) -> LockState:
+        """Return the state in which a call has no effect."""
+        return (state.freed() if state.call == call else state)._replace(over=state.over | {call})
+
+    def ended(self, state: LockState, session: Hashable) -> LockState:
+        """Return the state after the death of a session."""
+        over = frozenset(item for item in state.over if not (isinstance(item, tuple) and item[0] == session))
+        if state.holder == session:
+            state = state.freed()._replace(abandoned=True)
+        return state._replace(over=over | {session})
+
+
+class FairLock(Lock):
+    """A lock that is granted in the order in which it was asked for.
+
+    A call that waits does two things, each at a moment of its own (Scherer and Scott, DISC'04): it joins the
+    line, and it leaves it. ``look`` sees the line: (holder, (sessions that wait, ...)). Every ``acquire`` needs
+    its `call`, and says by its `argument` whether it may ``wait`` or will only ``try``.
+    """
+
+    def split(self, history: Sequence[Operation]) -> Mapping[Hashable, Sequence[Operation]]:
+        row = []
+        for operation in history:
+            row.append(operation)
+            if operation.verb == "acquire" and operation.argument == "wait":
+                result = UNKNOWN if operation.result is UNKNOWN else None
+                row.append(attrs.evolve(operation, verb="request", result=result))
+        return {"": row}
+
+    def step(self, state: LockState, operation: Operation) -> Iterable[Hashable]:
+        if operation.verb != "request":
+            return super().step(state, operation)
+        if operation.session in state.over or operation.call in state.over:
+            return ()
+        return (state._replace(line=(*state.line, operation.call)),)
+
+    def seen(self, state: LockState, result: Any) -> bool:
+        return result is UNKNOWN or result == (state.holder, tuple(session for session, _ in state.line))
+
+    def granted(self, state: LockState, operation: Operation) -> LockState | None:
+        if state.line[:1] != ((operation.call,) if operation.argument == "wait" else ()):
+            return None
+        return super().granted(state._replace(line=state.line[1:]), operation)
+
+    def refused(self, state: LockState, operation: Operation) -> LockState | None:
+        if operation.argument == "wait":
+            if operation.call not in state.line:
+                return None
+            state = self._without(state, operation.call)
+        return super().refused(state, operation)
+
+    def undone(self, state: LockState, call: Hashable) -> LockState:
+        return super().undone(self._without(state, call), call)
+
+    def ended(self, state: LockState, session: Hashable) -> LockState:
+        line = tuple(call for call in state.line if call[0] != session)
+        return super().ended(state._replace(line=line), session)
+
+    def _without(self, state: LockState, call: Hashable) -> LockState:
+        return state._replace(line=tuple(other for other in state.line if other != call))
+
+
+class SemaphoreState(NamedTuple):
+    """The permits that are there, those that each session has by which calls, and what is over."""
+
+    free: int
+    held: tuple[tuple[Hashable, int], ...] = ()
+    by: frozenset[Hashable] = frozenset()
+    over: frozenset[Hashable] = frozenset()
+
+
+@attrs.frozen
+class Semaphore(Model):
+    """Permits: ``acquire`` gives True or False, ``release``, ``undo``, ``end``.
+
+    The permits that a session has taken and not given back come back at its end. A session that has none may
+    give one all the same, unless the semaphore is bounded.
+
+    Attributes:
+        permits: How many there are.
+        bounded: Whether there can never be more.
+    """
+
+    permits: int = 1
+    bounded: bool = False
+
+    def initial(self) -> Hashable:
+        return SemaphoreState(self.permits)
+
+    def split(self, history: Sequence[Operation]) -> Mapping[Hashable, Sequence[Operation]]:
+        undoable = {op.argument for op in history if op.verb == "undo"}
+        return {"": [op if op.call in undoable else attrs.evolve(op, call=None) for op in history]}
+
+    def step(self, state: SemaphoreState, operation: Operation) -> Iterable[Hashable]:
+        verb, session = operation.verb, operation.session
+        free, held, by, over = state
+        has = dict(held).get(session, 0)
+        if verb == "undo":
+            call = operation.argument
+            if call in by:
+                state = SemaphoreState(free + 1, _with(held, session, has - 1), by - {call}, over)
+            return (state._replace(over=over | {call}),)
+        if verb == "end":
+            return (SemaphoreState(free + has, _with(held, session, 0), by, over | {session}),)
+        if session in over or (operation.call is not None and operation.call in over):
+            return ()
+        if verb == "acquire":
+            if not free or operation.result is False:
+                return (state,) if not free and operation.result is False else ()
+            if operation.call is not None:
+                by |= {operation.call}
+            after = SemaphoreState(free - 1, _with(held, session, has + 1), by, over)
+            return (after,) if _fits(operation, True) else ()
+        if verb == "release":
+            if self.bounded and free + sum(count for _, count in held) - bool(has) + 1 > self.permits:
+                return (state,) if _fits(operation, ValueError) else ()
+            after = SemaphoreState(free + 1, _with(held, session, max(0, has - 1)), by, over)
+            return (after,) if _fits(operation, None) else ()
+        raise ValueError(f"a semaphore has no {verb!r}")
+
+
+def _with(held: tuple[tuple[Hashable, int], ...], session: Hashable, count: int) -> tuple[tuple[Hashable, int], ...]:
+    """Return the rows with a new one for a session, in an order that does not depend on who came when."""
+    rows = {**dict(held), session: count}
+    return tuple(sorted(((name, number) for name, number in rows.items() if number), key=repr))

@@ -1,0 +1,692 @@
+"""Record histories from a real host and engine, with callers behind a network that is drawn from a seed.
+
+Everything between the callers and the host is bytes in pipes, and one random number generator decides what
+happens next: which pipe moves by how much, which connection is cut and where, who is interrupted, who dies, how
+far the clock goes. The host, the engine, the frames and the types are the real ones. So a seed is a history:
+`record(seed)` gives the same operations as often as it is asked.
+
+The callers follow the rules of a client: one session each, several threads with one call under way, replies
+acknowledged by mark and set, a new connection with the next generation that begins with the cancels and goes on
+with what is unanswered. What they do not do is to lose a session: their server lives on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from math import inf
+from random import Random
+from typing import Any
+
+import attrs
+import msgspec
+
+from linearizability.checker import UNKNOWN, Model, Operation
+from linearizability.models import Counter, DictKeys, FairLock, Queue
+from registry import SharedObject, _codec, _wire
+from registry._host import Attachment, Host, Identity
+from registry._leaves import Carried, Grant
+from registry._wire import Frame, Kind, ProtocolError
+from registry_containers import COUNTER, DICT
+from registry_queues import QUEUE
+from registry_sync import LOCK
+
+START = 1_000_000.0
+DECLARATIONS: dict[str, SharedObject[Any]] = {
+    declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK)
+}
+KINDS = ("counter", "dict", "queue", "lock")
+ROOM = 2  # in the queue
+
+#: What each of the shared objects may answer.
+MODELS: Mapping[str, Model] = {
+    "counter:c": Counter(),
+    "dict:d": DictKeys(),
+    "queue:q": Queue(ROOM),
+    "lock:l": FairLock(),
+}
+SUBJECTS = {subject.partition(":")[0]: subject for subject in MODELS}
+DEFINITIONS = {
+    subject: _codec.encode_arguments((), {"maxsize": ROOM} if subject == "queue:q" else {}) for subject in MODELS
+}
+
+IDENTITY = Identity(
+    address="memory://",
+    name="simulated",
+    pid=1,
+    since=START,
+    host="here",
+    version="1",
+    python="3",
+    epoch=1,
+    life=bytes(16),
+    plugins={},
+)
+
+
+@attrs.frozen
+class Recording:
+    """What came of a seed.
+
+    Attributes:
+        history: The operations.
+        refused: What the host said was against the protocol; no caller of ours is to be told so.
+        stalled: Whether calls were still on their way when the simulation gave up waiting for them.
+    """
+
+    history: tuple[Operation, ...]
+    refused: tuple[str, ...]
+    stalled: bool
+
+
+class Connection:
+    """Two pipes. What the caller has sent stays in its pipe when the caller is gone, as in a kernel."""
+
+    def __init__(self, label: str) -> None:
+        self.attachment = Attachment("", label)
+        self.attachment.sink = self
+        self.up: deque[bytes] = deque()
+        self.down: deque[bytes] = deque()
+        self.server = _wire.Reader()
+        self.caller = _wire.Reader()
+        self.defined: set[str] = set()
+        self.attached = False  # the caller has heard so
+        self.open = True  # at the caller's end
+        self.read = True  # at the server's end
+
+
+@attrs.define(eq=False)
+class Pending:
+    """A call on its way.
+
+    Attributes:
+        seq: Its number in its session.
+        thread: Which thread of the session it is from.
+        verb: The method and its arguments as the model takes them; `method`, `given` and `named` are those of the
+            object.
+        invoked: When it began.
+        deadline: When it gives up by itself, if it does.
+        told: The replies that it acknowledges.
+        settle: Whether its cancel is to undo what it has done, if it was cancelled; `since` when.
+        owed: Whether the reply may still come before the answer to the cancel.
+    """
+
+    seq: int
+    thread: int
+    subject: str
+    verb: str
+    argument: Any
+    method: str
+    given: tuple[Any, ...]
+    invoked: float
+    named: dict[str, Any] = attrs.field(factory=dict)
+    deadline: float | None = None
+    told: frozenset[int] = frozenset()
+    settle: bool | None = None
+    since: float = 0.0
+    owed: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether what it gives can be taken back."""
+        return self.method in DECLARATIONS[self.subject.partition(":")[0]].interface.waiting
+
+
+class Caller:
+    """One session, with its threads."""
+
+    def __init__(self, number: int, threads: int) -> None:
+        self.name = f"s{number}"
+        self.key = number.to_bytes(16, "big")
+        self.threads: list[Pending | None] = [None] * threads
+        self.pending: dict[int, Pending] = {}
+        self.heard: set[int] = set()
+        # What it got and might have to give back, until the server is known to know that it has it.
+        self.unconfirmed: dict[int, str] = {}
+        self.next = 1
+        self.generation = 0
+        self.connection: Connection | None = None
+        self.token: int | None = None  # of the lock that it holds
+        self.alive = True
+        self.died = 0.0
+        self.owing: dict[int, str] = {}  # what it had called and not heard of when it died
+
+    @property
+    def mark(self) -> int:
+        """The received mark."""
+        return min(self.pending, default=self.next) - 1
+
+
+class Simulation:
+    """A host, its callers, and the pipes between them.
+
+    Args:
+        seed: Draws everything.
+        kinds: Which types are called.
+        calls: How many calls are made before all is wound up.
+    """
+
+    def __init__(self, seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> None:
+        self.random = Random(seed)
+        self.kinds = kinds
+        self.calls = calls
+        self.now = START
+        self.time = 0.0
+        self.host = Host(DECLARATIONS, IDENTITY, seed=b"%d" % seed, now=START, lease=inf)
+        self.callers: list[Caller] = []
+        self.buried: list[Caller] = []
+        self.connections: list[Connection] = []
+        self.made = 0
+        self.items = 0
+        self.history: list[Operation] = []
+        self.refused: list[str] = []
+        # Some seeds are quiet, so that long stretches without trouble are seen too.
+        self.trouble = self.random.choice((0.0, 0.5, 1.0, 2.0))
+        for _ in range(self.random.randint(2, 4)):
+            self.join()
+
+    # -- the whole course --------------------------------------------------------------------------
+
+    def run(self) -> Recording:
+        """Let the callers call, wind up, and look at what is left."""
+        while self.calls > 0:
+            self.turn()
+        stalled = not self.settle()
+        self.audit()
+        for caller in (*self.callers, *self.buried):
+            for pending in caller.pending.values():
+                self.note(caller, pending, UNKNOWN, inf)
+        return Recording(tuple(self.history), tuple(self.refused), stalled)
+
+    def turn(self) -> None:
+        """Let one thing happen."""
+        trouble = self.trouble
+        things: list[tuple[Callable[[], object], float]] = [
+            (self.some_call, 10),
+            (self.some_bytes_up, 14),
+            (self.some_bytes_down, 14),
+            (self.pass_time, 1),
+            (self.some_cut, trouble),
+            (self.some_cancel, trouble),
+            (self.some_death, trouble / 3),
+            (self.some_burial, 1),
+        ]
+        thing = self.random.choices([thing for thing, _ in things], [weight for _, weight in things])[0]
+        self.tick()
+        thing()
+
+    def tick(self) -> float:
+        """Return the next moment."""
+        self.time += 1
+        self.now += 0.001
+        return self.time
+
+    def settle(self) -> bool:
+        """Deliver everything, bury the dead, and free what is held; False where that comes to no end."""
+        self.trouble = 0.0
+        for _ in range(2_000):
+            self.tick()
+            moved = False
+            for connection in list(self.connections):
+                moved |= self.bytes_up(connection) | self.bytes_down(connection)
+            for caller in [caller for caller in self.callers if not caller.alive]:
+                self.bury(caller)
+                moved = True
+            for caller in self.callers:
+                if caller.connection is None:
+                    self.connect(caller)
+                    moved = True
+                elif caller.token is not None and None in caller.threads:
+                    self.call(caller, "lock")
+                    moved = True
+            if not moved and self.host.next_due() is not None:
+                self.pass_time()
+                moved = True
+            if not moved:
+                return True
+        return False
+
+    def audit(self) -> None:
+        """Ask one who is new for everything that is there, so that nothing can be missing unnoticed."""
+        auditor = self.join()
+        questions: list[tuple[str, str, Any, str, tuple[Any, ...]]] = []
+        if "counter" in self.kinds:
+            questions.append(("counter", "get", None, "get", ()))
+        if "dict" in self.kinds:
+            questions += [("dict", "get", (key,), "get", (key,)) for key in "ab"]
+        if "lock" in self.kinds:
+            questions.append(("lock", "look", None, "look", ()))
+            questions.append(("lock", "acquire", "try", "acquire", (False,)))
+        if "queue" in self.kinds:
+            questions += [("queue", "get", None, "get", (False,))] * (ROOM + 4)
+        for kind, verb, argument, method, given in questions:
+            self.start(auditor, 0, kind, verb, argument, method, *given)
+            for _ in range(8):
+                self.tick()
+                if auditor.connection is not None:
+                    self.bytes_up(auditor.connection)
+                    self.bytes_down(auditor.connection)
+
+    # -- what may happen ---------------------------------------------------------------------------
+
+    def some_call(self) -> None:
+        """Let a thread that does nothing call something."""
+        idle = [caller for caller in self.callers if caller.alive and None in caller.threads]
+        if idle:
+            self.calls -= 1
+            self.call(self.random.choice(idle), self.random.choice(self.kinds))
+
+    def some_bytes_up(self) -> None:
+        """Let the server read from a connection."""
+        ready = [connection for connection in self.connections if connection.up]
+        if ready:
+            self.bytes_up(self.random.choice(ready))
+
+    def some_bytes_down(self) -> None:
+        """Let a caller read from its connection."""
+        ready = [connection for connection in self.connections if connection.down]
+        if ready:
+            self.bytes_down(self.random.choice(ready))
+
+    def pass_time(self) -> None:
+        """Let time pass, and with it what was to happen by then."""
+        self.now += self.random.choice((0.1, 0.5, 2.0))
+        self.host.advance(self.now)
+        self.collect()
+
+    def some_cut(self) -> None:
+        """Cut a connection; or make a new one, where one was cut."""
+        caller = self.random.choice(self.callers)
+        if not caller.alive:
+            return
+        if caller.connection is None:
+            self.connect(caller)
+            return
+        self.cut(caller)
+        if self.random.random() < 0.7:
+            self.connect(caller)
+
+    def some_cancel(self) -> None:
+        """Let a thread give up what it waits for, or only the waiting."""
+        waiting = [
+            (caller, pending)
+            for caller in self.callers
+            if caller.alive
+            for pending in caller.pending.values()
+            if pending.settle is None and pending.verb != "look"
+        ]
+        if not waiting:
+            return
+        caller, pending = self.random.choice(waiting)
+        pending.settle = self.random.random() < 0.6
+        pending.since = self.time
+        if pending.settle and self.random.random() < 0.5:
+            # An interrupted connection is not to be trusted any more.
+            self.cut(caller)
+            self.connect(caller)
+        elif caller.connection is not None and caller.connection.attached:
+            pending.owed = pending.settle
+            self.send_cancel(caller, pending)
+
+    def some_death(self) -> None:
+        """Kill a session, or let it say goodbye. Another one comes."""
+        living = [caller for caller in self.callers if caller.alive]
+        if len(living) < 2 or len(self.buried) > 3:
+            return
+        caller = self.random.choice(living)
+        connection = caller.connection
+        if connection is not None and connection.attached and not caller.pending and self.random.random() < 0.5:
+            above = sorted(seq for seq in caller.heard if seq > caller.mark)
+            self.send(caller, connection, Kind.GOODBYE, 0, _wire.encode(above) if above else b"", caller.mark)
+        caller.alive = False
+        caller.died = self.time
+        caller.owing = {seq: pending.subject for seq, pending in caller.pending.items()}
+        caller.connection = None
+        for other in self.connections:
+            if other.attachment.label == caller.name:
+                other.open = False
+        self.join()
+
+    def some_burial(self) -> None:
+        """Let the server learn of a death, after it has read what the dead had sent."""
+        dead = [caller for caller in self.callers if not caller.alive]
+        if dead:
+            self.bury(self.random.choice(dead))
+
+    # -- callers -----------------------------------------------------------------------------------
+
+    def join(self) -> Caller:
+        """Add a session."""
+        caller = Caller(len(self.callers) + len(self.buried) + 1, self.random.choice((1, 1, 2)))
+        self.callers.append(caller)
+        self.connect(caller)
+        return caller
+
+    def bury(self, caller: Caller) -> None:
+        """End the session of one who is dead."""
+        for connection in [other for other in self.connections if other.attachment.label == caller.name]:
+            # What was sent has arrived, or died in the sender's own buffers.
+            while connection.up and self.random.random() < 0.9:
+                self.bytes_up(connection)
+            connection.up.clear()
+            self.hang_up(connection)
+        client = self.host.clients.get(caller.key)
+        if client is not None:
+            self.host.end(client, self.now)
+            self.collect()
+        self.callers.remove(caller)
+        self.buried.append(caller)
+        for kind in ("queue", "lock"):
+            subject = SUBJECTS[kind]
+            rows = {seq: True for seq, other in caller.owing.items() if other == subject}
+            rows |= {seq: False for seq, other in caller.unconfirmed.items() if other == subject}
+            unheard = tuple(((caller.name, seq), certain) for seq, certain in sorted(rows.items()))
+            end = Operation(
+                process=caller.name,
+                verb="end",
+                argument=unheard,
+                invoked=caller.died,
+                returned=self.tick(),
+                subject=subject,
+            )
+            if kind in self.kinds:
+                self.history.append(end)
+
+    def connect(self, caller: Caller) -> None:
+        """Make a new connection and attach the session to it."""
+        caller.generation += 1
+        connection = caller.connection = Connection(caller.name)
+        self.connections.append(connection)
+        hello = _wire.Attach(caller.key, 1, "here", "test", caller.name, "1", 0, {})
+        self.send(caller, connection, Kind.ATTACH, 0, _wire.encode(hello))
+
+    def cut(self, caller: Caller) -> None:
+        """Cut the present connection. What was sent may still be read by the server, whole or not."""
+        connection, caller.connection = caller.connection, None
+        if connection is not None:
+            connection.open = False
+            connection.down.clear()
+            keep = self.random.randint(0, len(connection.up))
+            rest = list(connection.up)[keep:]
+            while len(connection.up) > keep:
+                connection.up.pop()
+            if rest and self.random.random() < 0.3:
+                connection.up.append(rest[0][: self.random.randint(1, len(rest[0]) - 1)])
+
+    def call(self, caller: Caller, kind: str) -> None:
+        """Let a thread that does nothing call something of a type."""
+        draw = self.random
+        thread = draw.choice([place for place, pending in enumerate(caller.threads) if pending is None])
+        if kind == "counter":
+            verb = draw.choice(("incr", "incr", "decr", "get"))
+            by = None if verb == "get" else draw.randint(1, 3)
+            self.start(caller, thread, kind, verb, by, verb, *(() if by is None else (by,)))
+        elif kind == "dict":
+            self.call_dict(caller, thread)
+        elif kind == "queue":
+            timeout = draw.choice((None, 0.3, 1.0))
+            named = {"block": False} if draw.random() < 0.3 else {"timeout": timeout}
+            verb = draw.choice(("put", "put", "get", "get", "qsize"))
+            if verb == "qsize":
+                self.start(caller, thread, kind, verb, None, verb)
+            elif verb == "get":
+                self.start(caller, thread, kind, verb, None, verb, **named)
+            else:
+                self.items += 1
+                self.start(caller, thread, kind, verb, self.items, verb, self.items, **named)
+        else:
+            self.call_lock(caller, thread)
+
+    def call_dict(self, caller: Caller, thread: int) -> None:
+        """Let a thread call something of the dict that is about one key."""
+        draw = self.random
+        key = draw.choice("ab")
+        small = draw.randint(0, 2)
+        verb, *given = draw.choice(
+            (
+                ("__setitem__", small),
+                ("__setitem__", small),
+                ("__getitem__",),
+                ("get",),
+                ("__contains__",),
+                ("__delitem__",),
+                ("pop", None),
+                ("setdefault", small),
+                ("incr", 3),
+                ("compare_and_set", small, draw.randint(0, 2)),
+                ("compare_and_set", small, draw.randint(0, 2)),
+            )
+        )
+        self.start(caller, thread, "dict", verb, (key, *given), verb, key, *given)
+
+    def call_lock(self, caller: Caller, thread: int) -> None:
+        """Let a thread call something of the lock."""
+        draw = self.random
+        if caller.token is not None and (self.calls <= 0 or draw.random() < 0.7):
+            token, caller.token = caller.token, None
+            self.start(caller, thread, "lock", "release", token, "release", token)
+            return
+        what = draw.random()
+        if what < 0.1:
+            self.start(caller, thread, "lock", "release", None, "release")
+        elif what < 0.4:
+            self.start(caller, thread, "lock", "look", None, "look")
+        elif what < 0.5:
+            self.start(caller, thread, "lock", "locked", None, "locked")
+        elif what < 0.7:
+            self.start(caller, thread, "lock", "acquire", "try", "acquire", False)
+        else:
+            timeout = draw.choice((None, None, 0.3, 1.0))
+            self.start(caller, thread, "lock", "acquire", "wait", "acquire", timeout=timeout)
+
+    def start(
+        self,
+        caller: Caller,
+        thread: int,
+        kind: str,
+        verb: str,
+        argument: Any,
+        method: str,
+        *given: Any,
+        **named: Any,
+    ) -> None:
+        """Begin a call."""
+        pending = Pending(
+            caller.next, thread, SUBJECTS[kind], verb, argument, method, given, self.tick(), named=named
+        )
+        if named.get("timeout") is not None:
+            pending.deadline = self.now + named["timeout"]
+        caller.next += 1
+        caller.pending[pending.seq] = pending
+        caller.threads[thread] = pending
+        if caller.connection is not None and caller.connection.attached:
+            self.send_call(caller, pending)
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    def send(
+        self, caller: Caller, connection: Connection, kind: int, seq: int, body: bytes, received: int = 0
+    ) -> None:
+        """Put a frame on its way."""
+        connection.up.append(
+            _wire.pack(kind, body, generation=caller.generation, sequence=seq, received=received)
+        )
+
+    def send_call(self, caller: Caller, pending: Pending, again: bool = False) -> None:
+        """Send a call, or send it again."""
+        connection, seq = caller.connection, pending.seq
+        if connection is None:
+            return
+        mark = min(caller.mark, seq - 1)
+        pending.told = frozenset(other for other in caller.heard if other < seq)
+        if pending.verb == "look":
+            question = msgspec.Raw(_codec.encode([list(pending.subject.split(":")), {}]))
+            body = _wire.encode(_wire.ControlBody("statistics", question))
+            self.send(caller, connection, Kind.CONTROL, seq, body, mark)
+            return
+        typeid, _, name = pending.subject.partition(":")
+        fields: dict[int, Any] = {_wire.OWNER: pending.thread + 1}
+        above = sorted(other for other in pending.told if other > mark)
+        if above:
+            fields[_wire.RECEIVED_SET] = above
+        if again and pending.deadline is not None:
+            fields[_wire.REMAINING] = max(0.0, pending.deadline - self.now)
+        if pending.subject not in connection.defined:
+            connection.defined.add(pending.subject)
+            fields[_wire.DEFINITION] = [typeid, name, msgspec.Raw(DEFINITIONS[pending.subject])]
+        carried = DECLARATIONS[typeid].interface.carried.get(pending.method)
+        arguments = _codec.encode_arguments(pending.given, pending.named, carried)
+        raw = {number: msgspec.Raw(_wire.encode(value)) for number, value in fields.items()}
+        handle = list(MODELS).index(pending.subject) + 1
+        call = _wire.CallBody(handle, pending.method, msgspec.Raw(arguments), raw)
+        self.send(caller, connection, Kind.CALL, seq, _wire.encode(call), mark)
+
+    def send_cancel(self, caller: Caller, pending: Pending) -> None:
+        """Ask for a call to be settled."""
+        if caller.connection is not None:
+            body = _wire.encode(_wire.CancelBody(bool(pending.settle)))
+            self.send(caller, caller.connection, Kind.CANCEL, pending.seq, body, caller.mark)
+
+    def bytes_up(self, connection: Connection) -> bool:
+        """Let the server read a piece; False where there is nothing more to read."""
+        if not connection.up:
+            if not connection.open and connection.read:
+                self.hang_up(connection)
+                return True
+            return False
+        connection.server.feed(connection.up.popleft())
+        for frame in connection.server:
+            try:
+                self.host.receive(connection.attachment, frame, self.now)
+            except ProtocolError as error:
+                # One that was overtaken by the next connection of its session is told so, and rightly.
+                if frame.kind != Kind.ATTACH:
+                    self.refused.append(str(error))
+                self.collect()
+                connection.up.clear()
+                connection.open = False
+                self.hang_up(connection)
+                for caller in self.callers:
+                    if caller.connection is connection:
+                        caller.connection = None
+                return True
+        self.collect()
+        return True
+
+    def hang_up(self, connection: Connection) -> None:
+        """Let the server see the end of a connection."""
+        connection.read = False
+        self.host.detach(connection.attachment, self.now)
+        if connection in self.connections:
+            self.connections.remove(connection)
+
+    def collect(self) -> None:
+        """Take what the host has to send."""
+        for attachment in self.host.dirty:
+            connection: Connection = attachment.sink
+            if connection.open:
+                connection.down.extend(attachment.outbox)
+            attachment.outbox.clear()
+        self.host.dirty.clear()
+
+    def bytes_down(self, connection: Connection) -> bool:
+        """Let a caller read a piece; False where there is nothing to read."""
+        if not connection.down:
+            return False
+        connection.caller.feed(connection.down.popleft())
+        for caller in self.callers:
+            if caller.connection is connection:
+                for frame in connection.caller:
+                    self.hear(caller, connection, frame)
+        return True
+
+    def hear(self, caller: Caller, connection: Connection, frame: Frame) -> None:
+        """Take one frame as a client does."""
+        if frame.kind == Kind.ATTACHED:
+            connection.attached = True
+            for pending in caller.pending.values():
+                if pending.settle is not None:
+                    pending.owed = False
+                    self.send_cancel(caller, pending)
+            for pending in caller.pending.values():
+                if pending.settle is None:
+                    self.send_call(caller, pending, again=True)
+            return
+        heard = caller.pending.get(frame.sequence)
+        if heard is None or frame.generation != caller.generation:
+            return
+        if heard.owed and frame.kind != Kind.CANCELLED:
+            heard.owed = False
+            return
+        if (
+            heard.settle is None
+            and heard.waits
+            and frame.kind == Kind.REPLY
+            and self.random.random() < 0.05 * self.trouble
+        ):
+            # Interrupted just before the caller had it.
+            heard.settle = True
+            heard.since = self.time
+            self.send_cancel(caller, heard)
+            return
+        self.finish(caller, heard, frame)
+
+    def finish(self, caller: Caller, pending: Pending, frame: Frame) -> None:
+        """Write down how a call ended."""
+        now = self.tick()
+        del caller.pending[pending.seq]
+        caller.threads[pending.thread] = None
+        caller.heard.add(pending.seq)
+        if pending.verb != "look":
+            for seq in pending.told:
+                caller.unconfirmed.pop(seq, None)
+        if frame.kind == Kind.CANCELLED:
+            if pending.waits:
+                self.note(caller, pending, UNKNOWN, inf)
+                undo = Operation(
+                    process=(caller.name, pending.thread),
+                    verb="undo",
+                    argument=(caller.name, pending.seq),
+                    invoked=pending.since,
+                    returned=now,
+                    subject=pending.subject,
+                )
+                self.history.append(undo)
+            return
+        result = _codec.decode(frame.body, incoming=_opened)
+        if isinstance(result, BaseException):
+            result = type(result)
+        elif isinstance(result, Grant):
+            result = (result.number, result.abandoned) if result else False
+        elif pending.verb == "look":
+            result = (result["holder"], tuple(result["waiters"]))
+        if frame.kind == Kind.REPLY and pending.waits:
+            caller.unconfirmed[pending.seq] = pending.subject
+        if pending.verb == "acquire" and result and frame.kind == Kind.REPLY:
+            caller.token = result[0]
+        self.note(caller, pending, result, now)
+
+    def note(self, caller: Caller, pending: Pending, result: Any, returned: float) -> None:
+        """Add an operation to the history."""
+        self.history.append(
+            Operation(
+                process=(caller.name, pending.thread),
+                verb=pending.verb,
+                argument=pending.argument,
+                result=result,
+                invoked=pending.invoked,
+                returned=returned,
+                subject=pending.subject,
+                call=(caller.name, pending.seq),
+            )
+        )
+
+
+def _opened(leaf: Any) -> Any:
+    """Decode what was carried, as a client does."""
+    return _codec.decode_carried(leaf) if isinstance(leaf, Carried) else leaf
+
+
+def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> Recording:
+    """Record the history of a seed."""
+    return Simulation(seed, kinds, calls).run()
