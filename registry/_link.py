@@ -33,7 +33,6 @@ from typing import Any
 import msgspec
 
 from registry import __version__, _codec, _wire, hosting
-from registry._leaves import Grant
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
@@ -786,7 +785,7 @@ _REQUEST = ("kind", "handle", "method", "arguments", "about", "readonly", "waiti
 
 
 def _is_gone(error: BaseException) -> bool:
-    """Tell the end of a connection from what a signal handler has raised, which comes with no number from the kernel."""
+    """Tell the end of a connection from what a signal handler raised, which has no number of the kernel."""
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, RegistryError)
 
 

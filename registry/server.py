@@ -213,7 +213,7 @@ class ManagerServer:
         def run() -> None:
             try:
                 self.run()
-            except BaseException as error:  # noqa: BLE001 - it is raised where the start was asked for
+            except BaseException as error:
                 if ready.is_set():
                     raise
                 failures.append(error)

@@ -316,7 +316,8 @@ def test_a_stall_expires_nobody(home: Path) -> None:
         until(lambda ask: server.host._suspended, client)
         with held_up(server):
             threading.Event().wait(0.6)  # what is looked at is time itself
-        assert client.statistics()["sessions"] == 2
+        for _ in range(20):
+            assert client.statistics()["sessions"] == 2
         until(lambda ask: ask.statistics()["sessions"] == 1, client)
 
 
@@ -380,7 +381,7 @@ def test_an_endless_stream_starves_nobody(server: ManagerServer) -> None:
         assert other.frame().kind == Kind.REPLY
         hosted = server.host.engine.find("notes", "n")
         assert hosted is not None
-        assert hosted.instance.rows.index("other") <= 2 * module.FRAMES_A_TURN
+        assert hosted.instance.rows.index("other") <= 2 * 64
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,6 @@ def test_a_greeting_that_cannot_be_read(body: bytes) -> None:
 
 def test_a_greeting_names_the_day_of_an_old_server() -> None:
     """A server that runs since another day is not given a time alone."""
-    fields = {
-        "name": "x", "pid": 1, "since": 0.0, "host": "h", "version": "1", "epoch": 0, "life": b"", "protocol": 1, "types": [],
-    }  # fmt: skip
+    fields = {"name": "x", "pid": 1, "since": 0.0, "host": "h", "version": "1", "epoch": 0, "life": b""}
+    fields |= {"protocol": 1, "types": []}
     assert Greeting(_codec.encode(fields), "here").label.startswith("'x' (pid 1, since 19")

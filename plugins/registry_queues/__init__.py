@@ -14,7 +14,7 @@ QUEUE = SharedObject(
     "queue",
     Queue,
     readonly=("empty", "full", "qsize"),
-    waiting=("get", "put"),
+    waiting=("claim", "get", "put"),
     carried=("put.item", "put_nowait.item"),
     shape="queue",
 )

@@ -5,14 +5,25 @@ Promise
     they came, and so are those who wait to put into a full queue. `queue.Empty` and `queue.Full` are those
     of the standard library. Items are kept as they came and are never decoded here.
 
+    ``with jobs.claim() as item`` takes an item for as long as the block lasts: at its end the item is done and
+    gone, after an exception it is back at the front. So is it when the process dies, and another one gets
+    it. An item is done once, but for that it may be begun more than once.
+
 Cost
-    Every method is O(1), but for the first call after waits to put had ended by a timeout, a cancel or a
-    death: it drops what they wanted to put, in O(those who wait to put).
+    Every method is O(1). The death of a process is O(items that are claimed).
 
 Failure
     *A getter dies* before its session has acknowledged an item that `Queue.get` gave it: the item goes back
     to the front, or to whoever has waited longest. Once acknowledged the item is the getter's, and dies
     with it.
+    *Who has claimed an item dies*, or its lease ends: the item is back at the front, or with whoever has waited
+    longest, in that step. If it was only cut off, its calls inside the block raise `LockLost` from then on,
+    and so does the end of the block. ::
+
+        A: claim() -> 1, loses its network, works on
+        B:                lease of A ends: claim() -> 1, works too
+        A:                                               its next call inside the block: LockLost
+
     *A getter that waits dies*: its place in line goes, and no item with it.
     *A putter dies while it waits*: its item was never in the queue. Once ``put`` has returned, the item
     does not depend on the putter.
@@ -45,9 +56,13 @@ import queue
 from collections import deque
 from math import inf
 
-from registry.hosting import Carried, Waiter, Waiters, carry
+from registry.errors import LockLost
+from registry.hosting import Carried, Owner, Waiter, Waiters, call, carry
 
 __all__ = ["Queue"]
+
+# Who has claimed an item: the process, its label, since when; and the item.
+_Claim = tuple[Owner, str, float, Carried]
 
 
 class Queue:
@@ -69,6 +84,9 @@ class Queue:
         self._putters = Waiters()
         # What each of those who wait to put wants to put, by the number of the wait.
         self._offers: dict[int, Carried] = {}
+        # Those who wait to claim and not to get, by the number of the wait.
+        self._claimers: dict[int, None] = {}
+        self._claims: dict[int, _Claim] = {}
 
     def put(self, item: object, block: bool = True, timeout: float | None = None) -> Waiter | None:
         """Put an item at the end.
@@ -84,7 +102,6 @@ class Queue:
         """
         seconds = _patience(block, timeout)
         value = carry(item)
-        self._tidy()
         if not self.full():
             self._add(value)
             return None
@@ -106,17 +123,50 @@ class Queue:
             ValueError: The timeout is negative.
         """
         seconds = _patience(block, timeout)
-        self._tidy()
-        if not self._items:
-            if seconds == 0:
-                raise queue.Empty
-            return self._getters.wait(seconds, otherwise=queue.Empty())
-        item = self._items.popleft()
-        if not self.full():
-            waiter = self._putters.wake()
-            if waiter is not None:
-                self._add(self._offers.pop(waiter.number))
-        return item
+        return self._take() if self._items else self._wait(seconds)
+
+    def claim(self, block: bool = True, timeout: float | None = None) -> Waiter | list[object]:
+        """Take the first item out for as long as it is worked on.
+
+        A client's ``claim`` is made of this: it takes the same arguments and is used in ``with``, which gives the
+        item.
+
+        Args:
+            block: Whether to wait while the queue is empty.
+            timeout: How long to wait, in seconds. None waits.
+
+        Returns:
+            The number of the claim, for `settle`, and the item.
+
+        Raises:
+            queue.Empty: There was no item in time.
+            ValueError: The timeout is negative.
+        """
+        seconds = _patience(block, timeout)
+        if self._items:
+            step = call()
+            return self._claim(step.session, step.label, self._take())
+        waiter = self._wait(seconds)
+        self._claimers[waiter.number] = None
+        return waiter
+
+    def settle(self, number: int, done: bool = True) -> None:
+        """End a claim, as the end of its ``with`` block does.
+
+        Args:
+            number: The number of the claim.
+            done: Whether the item is done; if not, it goes back to the front.
+
+        Raises:
+            LockLost: This process has no such claim; if it had, the item may be with another by now.
+        """
+        claim = self._claims.get(number)
+        if claim is None or claim[0] != call().session:
+            raise LockLost(call().title, "its item is not claimed by this process")
+        if done:
+            del self._claims[number]
+        else:
+            self._give_back([number])
 
     def put_nowait(self, item: object) -> None:
         """Put an item at the end, or raise `queue.Full` at once."""
@@ -142,27 +192,87 @@ class Queue:
 
     def take_back(self, value: object) -> bool:
         """Put an item that its getter never heard of to the front. A put that has happened stays."""
+        if isinstance(value, list):
+            if value[0] not in self._claims:
+                return False
+            self._give_back([value[0]])
+            return True
         if not isinstance(value, Carried):
             return False
-        if self._getters.wake(value) is None:
+        if not self._hand_out(value):
             self._items.appendleft(value)
         return True
 
+    def owner_ended(self, owner: Owner) -> None:
+        """Put what a process had claimed that has ended to the front; the end of a thread alone is none."""
+        self._give_back([number for number, claim in self._claims.items() if owner == claim[0]])
+
+    def gave_up(self, waiter: Waiter) -> None:
+        """Drop what was kept for a wait."""
+        self._offers.pop(waiter.number, None)
+        self._claimers.pop(waiter.number, None)
+
+    def holds(self, number: int) -> bool:
+        """Tell whether the claim of this number is valid."""
+        return number in self._claims
+
     def statistics(self) -> dict[str, object]:
-        """Return how many items there are, and how many wait to get and to put."""
-        return {"items": len(self._items), "getters": len(self._getters), "putters": len(self._putters)}
+        """Return how many items there are, who has claimed one, and how many wait to get and to put."""
+        return {
+            "items": len(self._items),
+            "claims": [
+                {"holder": label, "since": since, "token": number}
+                for number, (_, label, since, _) in self._claims.items()
+            ],
+            "getters": len(self._getters),
+            "putters": len(self._putters),
+        }
 
     # -- within ------------------------------------------------------------------------------------
 
     def _add(self, value: Carried) -> None:
-        if self._getters.wake(value) is None:
+        if not self._hand_out(value):
             self._items.append(value)
 
-    def _tidy(self) -> None:
-        """Drop the items of those who no longer wait; a wait that ends early tells nobody."""
-        if len(self._offers) != len(self._putters):
-            waiting = {waiter.number for waiter in self._putters}
-            self._offers = {number: item for number, item in self._offers.items() if number in waiting}
+    def _take(self) -> Carried:
+        item = self._items.popleft()
+        if not self.full():
+            waiter = self._putters.wake()
+            if waiter is not None:
+                self._add(self._offers.pop(waiter.number))
+        return item
+
+    def _wait(self, seconds: float | None) -> Waiter:
+        if seconds == 0:
+            raise queue.Empty
+        return self._getters.wait(seconds, otherwise=queue.Empty())
+
+    def _hand_out(self, item: Carried) -> bool:
+        """Give an item to whoever has waited longest; tell whether there was anybody."""
+        waiter = self._getters.first
+        if waiter is None:
+            return False
+        if waiter.number in self._claimers:
+            del self._claimers[waiter.number]
+            session = Owner(waiter.owner.session, 0)
+            self._getters.wake(self._claim(session, waiter.label, item))
+        else:
+            self._getters.wake(item)
+        return True
+
+    def _claim(self, session: Owner, label: str, item: Carried) -> list[object]:
+        step = call()
+        number = step.token()
+        self._claims[number] = (session, label, step.now, item)
+        return [number, item]
+
+    def _give_back(self, numbers: list[int]) -> None:
+        """Put claimed items to the front, in the order in which they were claimed."""
+        items = [self._claims.pop(number)[3] for number in numbers]
+        for place, item in enumerate(items):
+            if not self._hand_out(item):
+                self._items.extendleft(reversed(items[place:]))
+                break
 
 
 def _patience(block: bool, timeout: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What `lock` and `rlock` have in common: one holder, a line of waiters, and the mark of an abandoned lock.
+"""What `lock`, `rlock` and `condition` have in common: one holder, a line of waiters, and the mark of an abandoned lock.
 
 The mark says that a holder died, so that what it was changing may be half done. It is set by the death,
 told by every grant from then on, and cleared by the clean release of a holder who was told; a grant that
@@ -122,6 +122,10 @@ class Exclusive:
 
     # -- within ------------------------------------------------------------------------------------
 
+    def _answer(self, waiter: Waiter) -> object:
+        """Give the lock to a waiter, and return what its call returns."""
+        return self._give(waiter.owner, waiter.label)
+
     def _give(self, owner: Owner, label: str) -> Grant:
         step = call()
         self._holder = self._holder_for(owner)
@@ -149,7 +153,7 @@ class Exclusive:
             self._number = 0
             self._since = 0.0
             return
-        self._waiters.wake(self._give(waiter.owner, waiter.label))
+        self._waiters.wake(self._answer(waiter))
         # Whoever waits in vain is to be told who has it by then, not who had it when the wait began.
         refusal = self._refusal()
         for waiter in self._waiters:

@@ -7,6 +7,7 @@ import io
 import pickle
 import queue
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -242,6 +243,8 @@ def failure(error: BaseException, server: str) -> bytes:
             text = (isinstance(located, RemoteError) and located.traceback) or str(located)
             return message("#TRACEBACK", f"{text.rstrip()}\n")
         error = base(str(located))
+    elif type(error) is threading.BrokenBarrierError:
+        pass  # every client has it
     elif vars(builtins).get(type(error).__name__) is not type(error) or type(error).__name__ in _NEWER:
         base = _builtin(error)
         if base is None:
