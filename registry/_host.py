@@ -79,6 +79,7 @@ class Threads(Protocol):
     def owner_ended(self, client: Client, owner: int | None) -> None: ...
     def delete(self, typeid: str, name: str) -> bool: ...
     def objects(self) -> list[list[object]]: ...
+    def statistics(self, typeid: str, name: str) -> dict[str, object] | None: ...
 
 
 class Target:
@@ -689,6 +690,9 @@ class Host:
         """
         hosted = self.engine.find(typeid, name)
         if hosted is None:
+            threaded = self._threads.statistics(typeid, name) if self._threads is not None else None
+            if threaded is not None:
+                return threaded
             raise NoSuchObject(f"{typeid}:{name}", "nothing has that name")
         return self.engine.statistics(hosted)
 

@@ -69,6 +69,7 @@ class Pending(msgspec.Struct, eq=False):
         owed: Its own reply may still come on the present connection, before the answer to its cancel.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
         connection: The generation on which it was last sent.
+        seconds: How long it may take; None waits.
     """
 
     kind: int
@@ -91,6 +92,7 @@ class Pending(msgspec.Struct, eq=False):
     reply: Frame | None = None
     failure: Exception | None = None
     wake: Any = None
+    seconds: float | None = None
 
     @property
     def done(self) -> bool:
@@ -249,13 +251,14 @@ class Link:
             StateLost: The server has lost this session's earlier changes.
             LockLost: A lock that this call relies on went with the server's life.
         """
-        slot = Pending(CALL, handle, method, arguments, about, readonly, waiting)
-        return self._run(slot, None if waiting and timeout is None else self._deadline(timeout))
+        seconds = timeout if waiting or timeout is not None else self.timeout
+        slot = Pending(CALL, handle, method, arguments, about, readonly, waiting, seconds=seconds)
+        return self._run(slot, None if seconds is None else monotonic() + seconds)
 
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
         """Ask the server itself something, and return its answer."""
         body = _codec.encode([list(args), kwargs])
-        slot = Pending(Kind.CONTROL, 0, verb, body, None, True)
+        slot = Pending(Kind.CONTROL, 0, verb, body, None, True, seconds=self.timeout)
         return self.result(self._run(slot, self._deadline(None)))
 
     def result(
@@ -388,7 +391,7 @@ class Link:
                 # A statement and not a call: nothing can raise between it and the return.
                 del self._pending[seq]
             if frame.kind == Kind.CANCELLED:
-                raise CallTimeout(slot.title, self.timeout or 0.0, server=self.label)
+                raise CallTimeout(slot.title, slot.seconds, server=self.label)
             return frame
         except _AgainError:
             return self._run(Pending(*(getattr(slot, name) for name in _REQUEST)), deadline)
@@ -575,7 +578,7 @@ class Link:
 
     def _settle(self, slot: Pending) -> None:
         """Past the deadline: have the call undone, or learn its reply. Returns with the reply in place."""
-        seconds = self.timeout if self.timeout is not None else 0.0
+        seconds = slot.seconds
         if slot.kind == Kind.CONTROL or not slot.sent:
             slot.failure = CallTimeout(slot.title, seconds, server=self.label)
             return

@@ -18,7 +18,13 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import ProcessError, connection, util
-from multiprocessing.managers import BaseManager, BaseProxy, State, dispatch  # type: ignore[attr-defined]
+from multiprocessing.managers import (  # type: ignore[attr-defined]
+    BaseManager,
+    BaseProxy,
+    ConditionProxy,
+    State,
+    dispatch,
+)
 from typing import Any, Final
 
 from registry import _addresses, _plugins
@@ -105,9 +111,11 @@ def proxy_type(interface: Interface) -> type[BaseProxy]:
     }
     for name in interface.exposed:
         namespace[name] = _method(name)
-    if interface.shape == "lock":
+    if interface.shape in ("lock", "semaphore", "condition"):
         namespace["__enter__"] = _enter
         namespace["__exit__"] = _exit
+    if interface.shape == "condition":
+        namespace["wait_for"] = ConditionProxy.wait_for
     base = _CountedProxy if interface.per == "call" else _Proxy
     return type(f"{interface.typeid.capitalize()}Proxy", (base,), namespace)
 
@@ -166,9 +174,7 @@ def _maker(interface: Interface, proxytype: Any) -> Callable[..., BaseProxy]:
 
     def make(self: _Manager, /, *args: Any, **kwds: Any) -> BaseProxy:
         token, exposed = self._create(typeid, *args, **kwds)
-        proxy: BaseProxy = proxytype(
-            token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed
-        )
+        proxy: BaseProxy = proxytype(token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed)
         if interface.per == "call":
             # `create` has counted one, the proxy another.
             with self._Client(token.address, authkey=self._authkey) as conn:

@@ -84,6 +84,11 @@ class ThreadedObjects:
         hosted = list(self._objects.values())
         return [[each.declaration.typeid, each.name, each.maker, each.made, True, 0] for each in hosted]
 
+    def statistics(self, typeid: str, name: str) -> dict[str, object] | None:
+        """Return what is known of an object, or None. It is not asked itself, since that might block."""
+        live = self._objects.get((typeid, name))
+        return None if live is None else {"maker": live.maker, "made": live.made, "stopped": "", "threaded": True}
+
     def stop(self) -> None:
         """Let the threads end after the call that each is in."""
         for worker in self._workers.values():

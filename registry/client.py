@@ -198,7 +198,8 @@ class Home:
         self.address = address if isinstance(address, str) else str(_addresses.parse(address))
         self._authkey = authkey.encode() if isinstance(authkey, str) else authkey
         self._start = start
-        self._timeout = timeout
+        # Seconds that a call which should be instant may take, for this client; its session may be shared.
+        self.timeout = float("inf") if timeout is None else timeout
         self.plugins = plugins
         self._label = label
         self._link: Link | None = None
@@ -258,7 +259,7 @@ class Home:
         make = partial(
             Link,
             address=self.address,
-            timeout=self._timeout,
+            timeout=None if self.timeout == float("inf") else self.timeout,
             label=self._label,
             code=_versions(self.plugins),
         )

@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from time import monotonic
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 from registry import _codec
 from registry._leaves import Carried, Grant, Handle, OpaqueValue
@@ -38,15 +40,21 @@ if TYPE_CHECKING:
 
     from registry._link import Link
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 __all__ = ["Proxy", "proxy_class"]
 
 _MISSING: Any = object()
+
+Mark = tuple[str, str, int]
 
 
 class Home(Protocol):
     """What a proxy needs of its client."""
 
     address: str
+    timeout: float
 
     def link(self) -> Link: ...
     def interface(self, typeid: str) -> Interface: ...
@@ -95,7 +103,7 @@ class Remote:
             if interface.per == "name":
                 if not args or not isinstance(args[0], str) or not args[0]:
                     raise TypeError(
-                        f"a shared {self.typeid} has a name: .{self.typeid}(\"NAME\"); processes that use the same "
+                        f'a shared {self.typeid} has a name: .{self.typeid}("NAME"); processes that use the same '
                         "name share the same object"
                     )
                 self.name, args = args[0], args[1:]
@@ -118,8 +126,6 @@ class Remote:
         method: str,
         args: Iterable[object] = (),
         kwargs: Mapping[str, object] | None = None,
-        *,
-        timeout: float | None = None,
     ) -> Any:
         """Call a method of the hosted object and return its result, containers not yet frozen."""
         interface = self.interface or self.resolve()
@@ -138,7 +144,7 @@ class Remote:
             about=self,
             readonly=method in interface.readonly,
             waiting=method in interface.waiting,
-            timeout=timeout,
+            timeout=None if method in interface.waiting else self.home.timeout,
         )
         return link.result(frame, self._incoming, self, method)
 
@@ -159,6 +165,18 @@ class Remote:
                 raise
             return self._opaque(value)
 
+    def mark(self, number: int) -> Mark:
+        """Return what calls carry that rely on a grant of this object."""
+        return (self.typeid, self.name, number)
+
+    def relax(self, mark: Mark) -> None:
+        """Have the calls of this thread rely on a grant no more; where they do several times, once less."""
+        guards = self.home.link().guards
+        for place in range(len(guards) - 1, -1, -1):
+            if guards[place] == mark:
+                del guards[place]
+                return
+
     def _incoming(self, leaf: Any) -> object:
         kind = type(leaf)
         if kind is Carried:
@@ -174,13 +192,23 @@ class Remote:
 
 
 class Bond:
-    """Tie a grant to the lock that gave it, in the session that got it."""
+    """Tie a grant to the lock that gave it, in the session that got it.
 
-    __slots__ = ("_pid", "_remote", "_session")
+    Args:
+        remote: The lock.
+        method: The method that gave it.
+        before: The arguments of ``release`` that stand before the number of the grant.
+    """
 
-    def __init__(self, remote: Remote) -> None:
+    __slots__ = ("_before", "_mark", "_method", "_pid", "_remote", "_session")
+
+    def __init__(self, remote: Remote, method: str, before: tuple[int, ...] = ()) -> None:
         link = remote.home.link()
         self._remote = remote
+        self._method = method
+        self._before = before
+        # Of the block that was entered; the number of the grant may be another by its end.
+        self._mark: Mark | None = None
         self._session = link.key
         self._pid = link.pid
 
@@ -189,7 +217,7 @@ class Bond:
         link = remote.home.link()
         try:
             if link.key is self._session:
-                remote.invoke("release", (grant.number,))
+                remote.invoke("release", (*self._before, grant.number))
                 return
         except (OutcomeUnknown, StateLost):
             if link.key is self._session:
@@ -200,10 +228,11 @@ class Bond:
         remote = self._remote
         if not grant:
             raise CallTimeout(
-                f"{remote.title}.acquire()", None, f"it is held by {grant.holder}", remote.home.link().label
+                f"{remote.title}.{self._method}()", None, _held_by(grant.holder), remote.home.link().label
             )
         # From here to `leave` the calls of this thread carry the grant, so that they fail once it is lost.
-        remote.home.link().guards.append(self._mark(grant))
+        self._mark = remote.mark(grant.number)
+        remote.home.link().guards.append(self._mark)
         return grant
 
     def leave(
@@ -216,7 +245,7 @@ class Bond:
         if self._remote.home.link().pid != self._pid:
             return  # a forked child owns nothing of its parent's
         try:
-            self._relax(grant)
+            self._remote.relax(self._mark or self._remote.mark(grant.number))
             self.release(grant)
         except RegistryError:
             # The body's own error tells more than that its lock was lost meanwhile.
@@ -225,23 +254,16 @@ class Bond:
 
     @contextmanager
     def guard(self, grant: Grant) -> Iterator[Grant]:
-        guards = self._remote.home.link().guards
-        guards.append(self._mark(grant))
+        mark = self._remote.mark(grant.number)
+        self._remote.home.link().guards.append(mark)
         try:
             yield grant
         finally:
-            self._relax(grant)
+            self._remote.relax(mark)
 
-    def _mark(self, grant: Grant) -> tuple[str, str, int]:
-        return (self._remote.typeid, self._remote.name, grant.number)
 
-    def _relax(self, grant: Grant) -> None:
-        """Take the innermost mark of the grant away."""
-        guards, mark = self._remote.home.link().guards, self._mark(grant)
-        for place in range(len(guards) - 1, -1, -1):
-            if guards[place] == mark:
-                del guards[place]
-                return
+def _held_by(holder: str) -> str:
+    return f"it is held by {holder}" if holder else "nobody has released it"
 
 
 def _outgoing(value: object) -> object:
@@ -434,6 +456,7 @@ class Edit:
         self._key = key
         self._turn = 0
         self._session = b""
+        self._pid = os.getpid()
         self._value: Any = None
 
     @property
@@ -460,6 +483,8 @@ class Edit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         proxy = self._proxy
+        if os.getpid() != self._pid:
+            return  # a forked child owns no turn of its parent's
         if proxy._remote.home.link().key is not self._session:
             if kind is None and self._session:
                 raise EditConflict(proxy._remote.title, repr(self._key), proxy._remote.home.link().label)
@@ -531,20 +556,99 @@ class QueueShape(Proxy):
         """Take the next item if there is one."""
         return self._call("get", False)  # a waiting verb, so that an item that does not arrive goes back
 
+    def claim(self, block: bool = True, timeout: float | None = None) -> Claim:
+        """Take the next item for as long as it is worked on: ``with q.claim() as item``."""
+        return Claim(self, block, timeout)
 
-class LockShape(Proxy):
-    """A lock: `acquire` gives a `Grant`, ``with`` takes and releases one."""
+
+class Claim:
+    """An item of a queue that is being worked on.
+
+    Entering takes it, waiting for one. At the end of the block it is done; after an exception it goes back to the front
+    of the queue, as it does when this process dies. Calls made in the block raise `LockLost` once the claim is lost.
+    """
+
+    def __init__(self, proxy: QueueShape, block: bool, timeout: float | None) -> None:
+        self._proxy = proxy
+        self._arguments = (block, timeout)
+        self._number = 0
+        self._session = b""
+        self._pid = 0
+
+    def __enter__(self) -> Any:
+        remote = self._proxy._remote
+        link = remote.home.link()
+        local = link.local
+        depth = len(local.guards)
+        try:
+            self._number, item = self._proxy._call("claim", *self._arguments)
+            self._session, self._pid = link.key, link.pid
+            local.guards.append(remote.mark(self._number))
+            taking = local.taking
+            if taking is not None:
+                taking.delivered = True
+            return item
+        except BaseException:
+            # Interrupted on the way in: the block is not entered, and nobody would ever settle it.
+            del local.guards[depth:]
+            link.take_back()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        remote = self._proxy._remote
+        if remote.home.link().pid != self._pid:
+            return  # a forked child has claimed nothing
+        remote.relax(remote.mark(self._number))
+        try:
+            self._settle(kind is None)
+        except RegistryError:
+            # The body's own error tells more than that its claim was lost meanwhile.
+            if kind is None:
+                raise
+        except BaseException:
+            # A signal handler raised, perhaps before anything was sent: the block is left all the same.
+            with suppress(RegistryError):
+                self._settle(kind is None)
+            raise
+
+    def _settle(self, done: bool) -> None:
+        remote = self._proxy._remote
+        link = remote.home.link()
+        try:
+            if link.key is self._session:
+                remote.invoke("settle", (self._number, done))
+                return
+        except (OutcomeUnknown, StateLost):
+            if link.key is self._session:
+                raise
+        raise LockLost(remote.title, "the session that had claimed the item has ended", link.label)
+
+
+class GrantingShape(Proxy):
+    """What is held by grants: always true, and each `Grant` can be entered and released by itself."""
 
     __slots__ = ()
+    _before: tuple[int, ...] = ()
 
     def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
         value = super()._call(method, *args, **kwargs)
         if type(value) is Grant:
-            value._bond = Bond(self._remote)
+            value._bond = Bond(self._remote, method, self._before)
         return value
 
     def __bool__(self) -> bool:
         return True
+
+
+class LockShape(GrantingShape):
+    """A lock: `acquire` gives a `Grant`, ``with`` takes and releases one, and so does a call of what it decorates."""
+
+    __slots__ = ()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        return _locking(self, function)
 
     def __enter__(self) -> Grant:
         link = self._remote.home.link()
@@ -583,6 +687,73 @@ class LockShape(Proxy):
             raise
 
 
+class SemaphoreShape(LockShape):
+    """A lock for several; what is released is counted, and one with a grant."""
+
+    __slots__ = ()
+    _before = (1,)
+
+
+class ConditionShape(LockShape):
+    """A lock in whose block one can wait; the predicate of `wait_for` never leaves this process."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait to be notified, without the lock meanwhile; False if the time was up first."""
+        return bool(self._wait(timeout, False))
+
+    def wait_for(self, predicate: Callable[[], R], timeout: float | None = None) -> R:
+        """Wait until `predicate()` is true, and return what it said last."""
+        deadline = None if timeout is None else monotonic() + timeout
+        passing = False
+        result = predicate()
+        while not result:
+            notified = self._wait(None if deadline is None else max(0.0, deadline - monotonic()), passing)
+            try:
+                result = predicate()
+            except BaseException:
+                if notified:
+                    # It was of no use here, and there may be somebody else whom it helps.
+                    with suppress(RegistryError):
+                        self._call("notify")
+                raise
+            if not notified:
+                break
+            passing = True
+        return result
+
+    @_taking
+    def _wait(self, timeout: float | None, passing: bool) -> bool:
+        notification, grant = self._call("wait_for", timeout, passing)
+        for held in _held(self):
+            held.number, held.abandoned, held.holder = grant.number, grant.abandoned, grant.holder
+            held.since = grant.since
+        return bool(notification)
+
+
+# Of code that runs after its call has returned: CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of `inspect`.
+_RUNS_LATER = 0x20 | 0x80 | 0x200
+
+
+def _locking(proxy: Any, function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function so that it runs in a block of the lock."""
+    if not callable(function):
+        raise TypeError(f"{proxy!r} decorates functions, not {function!r}")
+    if getattr(getattr(function, "__code__", None), "co_flags", 0) & _RUNS_LATER:
+        raise TypeError(
+            f"{proxy!r} cannot decorate {function!r}, which runs after its call has returned; use it in a with "
+            f"statement inside"
+        )
+
+    @wraps(function)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with proxy:
+            return function(*args, **kwargs)
+
+    return locked
+
+
 def _held(proxy: LockShape) -> list[Grant]:
     """Return this thread's stack of grants that were entered through the proxy itself."""
     import threading
@@ -603,6 +774,9 @@ SHAPES: dict[str | None, type[Proxy]] = {
     "set": SetShape,
     "queue": QueueShape,
     "lock": LockShape,
+    "semaphore": SemaphoreShape,
+    "rwlock": GrantingShape,
+    "condition": ConditionShape,
 }
 
 
@@ -720,3 +894,14 @@ def _forward(name: str) -> Callable[..., Any]:
 
 for _name in (*DUNDERS, "__enter__", "__exit__"):
     setattr(Unresolved, _name, _forward(_name))
+
+
+def _decorate(self: Unresolved, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the object, or decorate a function, which needs no server before the function is called."""
+    if len(args) == 1 and not kwargs and type(args[0]) is FunctionType:
+        return _locking(self, args[0])
+    _resolve(self)
+    return type(self).__call__(self, *args, **kwargs)
+
+
+Unresolved.__call__ = _decorate  # type: ignore[method-assign]

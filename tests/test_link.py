@@ -14,7 +14,7 @@ import pytest
 from servers import KEY, THINGS, Script, Served, Wire, another, running, until
 from things import ALL, Caller
 
-from registry import ManagerClient, ManagerServer, _link, connect
+from registry import ManagerClient, ManagerServer, _codec, _link, connect
 from registry.errors import (
     CallTimeout,
     Closed,
@@ -274,7 +274,10 @@ def test_a_call_past_its_deadline_had_no_effect(client: ManagerClient) -> None:
     lock = client.lock("l")
     with another("here") as other, other.lock("l") as _:
         with pytest.raises(CallTimeout, match=r"lock:l\.acquire\(\)"):
-            lock._remote.invoke("acquire", timeout=0.05)
+            link, remote = lock._remote.home.link(), lock._remote
+            handle = link.handle(remote.typeid, remote.name, remote.definition)
+            nothing = _codec.encode_arguments((), {})
+            link.call(handle, "acquire", nothing, about=remote, waiting=True, timeout=0.05)
         assert client.statistics(lock)["waiters"] == []
     assert lock.acquire(timeout=0)
 

@@ -44,9 +44,7 @@ RLOCK = SharedObject("rlock", RLock, readonly=("locked",), waiting=("acquire",),
 
 RWLOCK = SharedObject("rwlock", RWLock, readonly=("locked",), waiting=("read", "write"), shape="rwlock")
 
-SEMAPHORE = SharedObject(
-    "semaphore", Semaphore, readonly=("value",), waiting=("acquire",), shape="semaphore"
-)
+SEMAPHORE = SharedObject("semaphore", Semaphore, readonly=("value",), waiting=("acquire",), shape="semaphore")
 
 BOUNDED_SEMAPHORE = SharedObject(
     "bounded_semaphore", BoundedSemaphore, readonly=("value",), waiting=("acquire",), shape="semaphore"
@@ -62,9 +60,7 @@ CONDITION = SharedObject(
     shape="condition",
 )
 
-BARRIER = SharedObject(
-    "barrier", Barrier, readonly=("broken", "n_waiting", "parties"), waiting=("wait",)
-)
+BARRIER = SharedObject("barrier", Barrier, readonly=("broken", "n_waiting", "parties"), waiting=("wait",))
 
 LATCH = SharedObject("latch", Latch, readonly=("remaining",), waiting=("wait",))
 

@@ -1,4 +1,4 @@
-"""What `lock`, `rlock` and `condition` have in common: one holder, a line of waiters, and the mark of an abandoned lock.
+"""What `lock`, `rlock` and `condition` have in common: a holder, a line of waiters, and the mark of a dead holder.
 
 The mark says that a holder died, so that what it was changing may be half done. It is set by the death,
 told by every grant from then on, and cleared by the clean release of a holder who was told; a grant that
@@ -136,9 +136,7 @@ class Exclusive:
         return self._grant()
 
     def _grant(self) -> Grant:
-        return Grant(
-            self._number, self._abandoned, self._died if self._abandoned else self._label, self._since
-        )
+        return Grant(self._number, self._abandoned, self._died if self._abandoned else self._label, self._since)
 
     def _refusal(self) -> Grant:
         return Grant(0, False, self._label, self._since)

@@ -133,9 +133,7 @@ class Permits:
 
     def due(self, now: float) -> None:
         """Return the permits that have expired."""
-        expired = [
-            key for key, (_, _, _, expires) in self._permits.items() if expires is not None and expires <= now
-        ]
+        expired = [key for key, (_, _, _, expires) in self._permits.items() if expires is not None and expires <= now]
         self._expired.extend(expired)
         self._return(expired)
         self._set_alarm()

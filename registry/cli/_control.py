@@ -199,7 +199,7 @@ def _what_would_be_lost(client: ManagerClient) -> list[dict[str, Any]]:
     for row in client.objects():
         holder = None
         interface = link.table.get(row["typeid"])
-        if interface is not None and interface.shape == "lock":
+        if interface is not None and interface.shape in ("lock", "semaphore", "rwlock", "condition"):
             try:
                 holder = link.ask("statistics", row["typeid"], row["name"]).get("holder")
             except errors.NoSuchObject:
