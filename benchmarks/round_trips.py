@@ -70,7 +70,14 @@ def _placed(rounds: int, place: str, client: int | None, server: int | None) -> 
 
 
 def _row(what: str, ours: float, beside: float, peer: str) -> dict[str, Any]:
-    return {"what": what, "ours": ours, "beside": beside, "unit": "us", "ratio": ours / beside, "note": f"beside: {peer}"}
+    return {
+        "what": what,
+        "ours": ours,
+        "beside": beside,
+        "unit": "us",
+        "ratio": ours / beside,
+        "note": f"beside: {peer}",
+    }
 
 
 def _compare(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float]:
@@ -104,9 +111,7 @@ def _pin(cpu: int | None) -> None:
 
 @contextmanager
 def _process(cpu: int | None, *command: str) -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", *command], stdout=subprocess.PIPE, preexec_fn=lambda: _pin(cpu)
-    )
+    process = subprocess.Popen([sys.executable, "-c", *command], stdout=subprocess.PIPE, preexec_fn=lambda: _pin(cpu))
     try:
         if process.stdout is not None:
             process.stdout.readline()

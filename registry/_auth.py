@@ -184,9 +184,7 @@ class ServerHandshake:
             ValueError: the body is too large.
         """
         if self.outcome != "native":
-            raise RuntimeError(
-                f"only a native client is given a proof; this handshake's outcome is {self.outcome!r}"
-            )
+            raise RuntimeError(f"only a native client is given a proof; this handshake's outcome is {self.outcome!r}")
         mac = _server_mac(self._authkey, self._challenge, self._client, self._binding, body)
         proof = _MAGIC + mac + body
         if len(proof) > PROOF_LIMIT:

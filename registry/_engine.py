@@ -163,9 +163,7 @@ class Engine:
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
             method = self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, label, hosted.number, call.seq)
-            value = self._within(
-                step, _drained(method) if call.method in ITERATING else method, *args, **kwargs
-            )
+            value = self._within(step, _drained(method) if call.method in ITERATING else method, *args, **kwargs)
             body = _codec.encode(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
@@ -236,9 +234,7 @@ class Engine:
             return
         remembered = session.replies.get(seq)
         if remembered is not None:
-            self._outputs.append(
-                Output(session.number, seq, remembered.kind, remembered.body, remembered.index)
-            )
+            self._outputs.append(Output(session.number, seq, remembered.kind, remembered.body, remembered.index))
             return
         waiter = session.waits.get(seq)
         if waiter is not None:
@@ -279,9 +275,7 @@ class Engine:
         hosted.changed = self.index
         step = hosting.Call(self, self.now, session.number, event.owner, session.label, hosted.number, seq)
         try:
-            value = self._within(
-                step, _drained(method) if event.method in ITERATING else method, *args, **kwargs
-            )
+            value = self._within(step, _drained(method) if event.method in ITERATING else method, *args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             if not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError)):
                 error = self._stop(hosted, event.method, error)
@@ -444,9 +438,7 @@ class Engine:
         if method is None:
             exposed = hosted.declaration.interface.exposed
             if name not in exposed:
-                raise AttributeError(
-                    f"shared {hosted.title} exposes no {name!r}; it has {', '.join(exposed)}"
-                )
+                raise AttributeError(f"shared {hosted.title} exposes no {name!r}; it has {', '.join(exposed)}")
             method = hosted.methods[name] = getattr(hosted.instance, name)
         return method
 
@@ -546,9 +538,7 @@ class Engine:
         target = hosted.number if kind == Kind.REPLY and hasattr(hosted.instance, "take_back") else 0
         self._reply(session, waiter.seq, kind, body, target)
         if session.is_stale(waiter.seq):
-            del session.replies[
-                waiter.seq
-            ]  # the session has said that it has this reply, and will never ask for it
+            del session.replies[waiter.seq]  # the session has said that it has this reply, and will never ask for it
 
     def _watch(self, waiter: Waiter) -> None:
         if waiter.deadline is not None:
@@ -729,9 +719,7 @@ class Engine:
         declaration = self.declarations.get(typeid)
         if declaration is None:
             raise UnknownType(typeid, f"the state holds {typeid}:{name}")
-        hosted = Hosted(
-            number, declaration, name, arguments, definition, maker=maker, made=made, session=session
-        )
+        hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
         self._numbered[number] = hosted
         args, kwargs, _ = bind(declaration, arguments)
         step = hosting.Call(self, self.now, 0, 0, "", number, 0)
@@ -804,9 +792,7 @@ def outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
 
 
 def _is_stopped(hosted: Hosted) -> RegistryError:
-    return RegistryError(
-        f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server"
-    )
+    return RegistryError(f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server")
 
 
 def _check_durable(instance: Any) -> None:
@@ -834,9 +820,7 @@ def stamp(domain: str) -> Callable[[object], object]:
             raise NotShareable("an argument", "state of an engine is for that engine alone")
         if type(leaf) is Carried and leaf.domain:
             if not domain:
-                raise NotShareable(
-                    f"a {leaf.kind}", "only processes of one user on one host exchange pickled values"
-                )
+                raise NotShareable(f"a {leaf.kind}", "only processes of one user on one host exchange pickled values")
             return Carried(leaf.data, domain, leaf.kind)
         return leaf
 

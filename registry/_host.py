@@ -72,9 +72,7 @@ class Identity:
 class Threads(Protocol):
     """Where threaded objects live: outside the engine, each owner's calls on a thread of its own."""
 
-    def submit(
-        self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
-    ) -> None: ...
+    def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None: ...
     def withdraw(self, client: Client, seq: int) -> bool: ...
     def owner_ended(self, client: Client, owner: int | None) -> None: ...
     def delete(self, typeid: str, name: str) -> bool: ...
@@ -87,9 +85,7 @@ class Target:
 
     __slots__ = ("compared", "declaration", "definition", "name", "number", "readonly", "typeid")
 
-    def __init__(
-        self, typeid: str, name: str, definition: bytes, declaration: SharedObject[Any] | None
-    ) -> None:
+    def __init__(self, typeid: str, name: str, definition: bytes, declaration: SharedObject[Any] | None) -> None:
         self.typeid = typeid
         self.name = name
         self.definition = definition
@@ -304,9 +300,7 @@ class Host:
             if not outbox:
                 self.dirty.append(attachment)
             outbox.append(
-                _wire.pack(
-                    output.kind, body, generation=generation, sequence=output.seq, applied=output.index
-                )
+                _wire.pack(output.kind, body, generation=generation, sequence=output.seq, applied=output.index)
             )
 
         client.deliver = deliver
@@ -546,15 +540,11 @@ class Host:
         if target.number in self._deleted:
             target.number = 0
             title = f"{target.typeid}:{target.name}"
-            self._refuse(
-                client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one")
-            )
+            self._refuse(client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one"))
             return None
         if hosted is None:
             if call.method == DELETE:
-                self._refuse(
-                    client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name")
-                )
+                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
                 return None
             if not client.number:
                 self._open(client, call.now)
@@ -582,21 +572,15 @@ class Host:
         target.number = hosted.number
         return hosted
 
-    def _submit_threaded(
-        self, client: Client, target: Target, call: Call, declaration: SharedObject[Any]
-    ) -> None:
+    def _submit_threaded(self, client: Client, target: Target, call: Call, declaration: SharedObject[Any]) -> None:
         if self._threads is None:
-            self._refuse(
-                client, call.seq, RegistryError(f"{target.typeid} is threaded; this server runs no threads")
-            )
+            self._refuse(client, call.seq, RegistryError(f"{target.typeid} is threaded; this server runs no threads"))
             return
         if call.method == DELETE:
             if self._threads.delete(target.typeid, target.name):
                 self._deliver(client, Output(0, call.seq, Kind.REPLY, _codec.encode(None), self.engine.index))
             else:
-                self._refuse(
-                    client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name")
-                )
+                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
             return
         client.slow[call.seq] = None
         self._threads.submit(client, call, declaration, target.definition)
@@ -651,9 +635,7 @@ class Host:
             }
             question = questions.get(body.verb)
             if question is None:
-                raise AttributeError(
-                    f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}"
-                )
+                raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
             kind, answer = Kind.REPLY, _codec.encode(question(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
             kind, answer = Kind.ERROR, _codec.encode_exception(error)

@@ -267,9 +267,7 @@ class Grant:
 
     def _bound(self) -> Bond:
         if self._bond is None:
-            raise Closed(
-                f"{self!r}", "it has no connection to a server; use the grant that acquire() returned itself"
-            )
+            raise Closed(f"{self!r}", "it has no connection to a server; use the grant that acquire() returned itself")
         return self._bond
 
     def __bool__(self) -> bool:

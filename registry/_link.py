@@ -809,4 +809,3 @@ def _command() -> str:
     import sys
 
     return os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) and sys.argv[0] else "python"
-

@@ -63,9 +63,7 @@ class MemoryServer:
     def dial(self, deadline: float, resume: bool) -> Dialed:
         """Connect, as `_transport.dial` does over a socket."""
         if self._pid != os.getpid():
-            raise ServerNotFound(
-                "memory://", "it lives in the parent process; use a named server across a fork"
-            )
+            raise ServerNotFound("memory://", "it lives in the parent process; use a named server across a fork")
         transport = MemoryTransport(self, Attachment(domain=self._domain))
         return Dialed(transport, Greeting(self.host.greeting, "memory://"), b"", same_user=True)
 
@@ -89,9 +87,7 @@ class MemoryServer:
             due = self.host.next_due()
             try:
                 # However far off a deadline is: a wait of more than some centuries is refused.
-                item = self._inbox.get(
-                    timeout=None if due is None else min(max(0.0, due - clock.now()), 3600.0)
-                )
+                item = self._inbox.get(timeout=None if due is None else min(max(0.0, due - clock.now()), 3600.0))
             except queue.Empty:
                 item = ()
             if item is None:

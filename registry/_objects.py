@@ -120,9 +120,7 @@ def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], d
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         takes = signature.replace(return_annotation=inspect.Signature.empty)
-        raise TypeError(
-            f"{declaration.typeid} is defined by {takes}, after its name if it has one: {error}"
-        ) from None
+        raise TypeError(f"{declaration.typeid} is defined by {takes}, after its name if it has one: {error}") from None
     given = _codec.canonical(dict(bound.arguments))
     bound.apply_defaults()
     try:

@@ -407,15 +407,11 @@ def _records(plugin: object) -> dict[str, SharedObject[Any]]:
     results = hook()
     result = results[0] if results else None
     if isinstance(result, (str, SharedObject)) or not isinstance(result, Iterable):
-        raise TypeError(
-            f"registry_shared_objects returned {_shown(result)}, not a list of SharedObject records"
-        )
+        raise TypeError(f"registry_shared_objects returned {_shown(result)}, not a list of SharedObject records")
     records: dict[str, SharedObject[Any]] = {}
     for record in result:
         if not isinstance(record, SharedObject):
-            raise TypeError(
-                f"registry_shared_objects returned {_shown(record)} where a SharedObject should be"
-            )
+            raise TypeError(f"registry_shared_objects returned {_shown(record)} where a SharedObject should be")
         if record.typeid in records:
             raise ValueError(f"it declares the typeid {record.typeid!r} twice")
         records[record.typeid] = record
@@ -516,9 +512,7 @@ def _make_unique(candidates: Sequence[_Candidate]) -> None:
         taken.add(candidate.name)
 
 
-def _outcome(
-    candidates: Sequence[_Candidate], only: Sequence[object] | None, extra: Sequence[object]
-) -> Plugins:
+def _outcome(candidates: Sequence[_Candidate], only: Sequence[object] | None, extra: Sequence[object]) -> Plugins:
     manager = _manager()
     declarations: dict[str, SharedObject[Any]] = {}
     origins: dict[str, Plugin] = {}

@@ -187,9 +187,7 @@ def _freeze(value: Any, origin: Origin) -> Any:
         return frozen_dict
     if cls is list:
         frozen_list = list.__new__(FrozenList)
-        list.extend(
-            frozen_list, [_freeze(item, origin) if type(item) in _CONTAINERS else item for item in value]
-        )
+        list.extend(frozen_list, [_freeze(item, origin) if type(item) in _CONTAINERS else item for item in value])
         frozen_list._origin = origin
         return frozen_list
     if cls is tuple:

@@ -89,15 +89,11 @@ def start_server(
     _say(f"started server {name!r} (pid {pid}), log {tidy(place.log)}")
     service = unit()
     if service:
-        _say(
-            f'it runs inside {service} and ends with it; a unit of its own would run "registry serve {name}"'
-        )
+        _say(f'it runs inside {service} and ends with it; a unit of its own would run "registry serve {name}"')
     try:
         return dial()
     except _ABSENT as error:
-        raise ServerNotFound(
-            name, f"it was started (pid {pid}) and has ended; log {tidy(place.log)}"
-        ) from error
+        raise ServerNotFound(name, f"it was started (pid {pid}) and has ended; log {tidy(place.log)}") from error
 
 
 def turn(place: Place) -> ServerLock:
@@ -123,9 +119,7 @@ def _look(place: Place, name: str, deadline: float, dial: Callable[[], Dialed]) 
                 ) from error
 
 
-def launch(
-    place: Place, options: Sequence[str], deadline: float, *, python: str = "", path: Sequence[str] = ()
-) -> int:
+def launch(place: Place, options: Sequence[str], deadline: float, *, python: str = "", path: Sequence[str] = ()) -> int:
     """Exec a server in the background, and return its pid once clients can connect.
 
     Args:
@@ -141,9 +135,7 @@ def launch(
     """
     name = place.address.label
     if os.name != "posix":
-        raise ServerNotFound(
-            name, f'on this system nothing is started on demand; run "registry serve {name}"'
-        )
+        raise ServerNotFound(name, f'on this system nothing is started on demand; run "registry serve {name}"')
     import subprocess
 
     where = [name] if place.address.name and not name.startswith("-") else [f"--address={name}"]
@@ -172,9 +164,7 @@ def launch(
             kind, text = _read_report(reading, deadline) or ("failed", _tail(place, written))
             process.wait(ENDING)
         except TimeoutError as error:
-            raise ServerNotFound(
-                name, f"it was started and is not ready yet; log {tidy(place.log)}"
-            ) from error
+            raise ServerNotFound(name, f"it was started and is not ready yet; log {tidy(place.log)}") from error
         except subprocess.TimeoutExpired:
             pass  # the server has spoken; what it was forked from has nothing more to do
         finally:

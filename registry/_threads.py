@@ -121,9 +121,7 @@ class ThreadedObjects:
         except BaseException as error:  # noqa: BLE001 - what a user's object raises is its caller's to know
             return Kind.ERROR, _codec.encode_exception(error, traceback.format_exc())
 
-    def _hosted(
-        self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
-    ) -> Hosted:
+    def _hosted(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> Hosted:
         """Return the object of a call, made at its first use, or compare its definition."""
         key = (call.typeid, call.name)
         hosted = self._objects.get(key)

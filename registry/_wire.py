@@ -229,9 +229,7 @@ class Reader:
             start = self._start
             if len(buffer) - start < HEADER_SIZE:
                 return None
-            length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(
-                buffer, start
-            )
+            length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(buffer, start)
             if length > MAX_BODY:
                 raise ProtocolError(f"a frame of {length} bytes; at most {MAX_BODY} are allowed")
             if reserved or flags & ~MORE:

@@ -71,9 +71,7 @@ def connect(
         ServerNotFound: Nothing answers there.
         AccessDenied: The keys differ.
     """
-    client = ManagerClient(
-        address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label
-    )
+    client = ManagerClient(address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label)
     try:
         client.connect()
     except BaseException:
@@ -403,7 +401,8 @@ def _absence(address: Address, error: OSError | None) -> str:
         return "it closed the connection during the handshake"
     if address.name is not None:
         return f'no server of that name runs; start it with "registry serve {address.name}", or connect(start=True)'
-    return f'nothing listens there ({error.strerror if error else "no socket"}); start one with "registry serve --address {address}"'
+    reason = error.strerror if error else "no socket"
+    return f'nothing listens there ({reason}); start one with "registry serve --address {address}"'
 
 
 def _versions(plugins: tuple[Any, ...]) -> dict[str, str]:

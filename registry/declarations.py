@@ -60,8 +60,7 @@ ITERATING: Final = frozenset({"__iter__", "__reversed__"})
 
 #: Names of `ManagerClient` and of `multiprocessing.managers.BaseManager`, which a typeid would hide.
 RESERVED: Final = frozenset(
-    "address close connect delete get_server join listen objects open register shutdown start "
-    "statistics".split()
+    "address close connect delete get_server join listen objects open register shutdown start statistics".split()
 )
 
 # Called by the engine, hence not by clients unless `exposed` names them.
@@ -329,14 +328,10 @@ def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _check_method(field: str, name: object) -> None:
     if not _is_name(name) or (str(name).startswith("_") and name not in DUNDERS):
-        raise DeclarationError(
-            field, f"must hold public method names, or some of {', '.join(sorted(DUNDERS))}", name
-        )
+        raise DeclarationError(field, f"must hold public method names, or some of {', '.join(sorted(DUNDERS))}", name)
 
 
-def _check_subsets(
-    where: str, exposed: Iterable[str], readonly: Iterable[str], waiting: Iterable[str]
-) -> None:
+def _check_subsets(where: str, exposed: Iterable[str], readonly: Iterable[str], waiting: Iterable[str]) -> None:
     exposed = set(exposed)
     for field, names in (("readonly", readonly), ("waiting", waiting)):
         for name in names:

@@ -486,9 +486,7 @@ class DefinitionConflict(RegistryError, ValueError):
         server: the server, as the client knows it.
     """
 
-    def __init__(
-        self, object: str, stored: object, given: object, maker: str, since: float, server: str = ""
-    ) -> None:
+    def __init__(self, object: str, stored: object, given: object, maker: str, since: float, server: str = "") -> None:
         super().__init__(object, stored, given, maker, since, server)
         self.object = object
         self.stored = stored
@@ -501,7 +499,7 @@ class DefinitionConflict(RegistryError, ValueError):
         return (
             f"{self.object}{_on(self.server)} was made with {_shown(self.stored)} by {self.maker} "
             f"at {_clock(self.since)}, this call gives {_shown(self.given)}. Pass no arguments to use it as "
-            f'it is, take another name, or delete() it first'
+            f"it is, take another name, or delete() it first"
         )
 
 
@@ -551,9 +549,7 @@ class RemoteError(RegistryError):
         server: the server, as the client knows it.
     """
 
-    def __init__(
-        self, call: str, type_name: str, message: str, traceback: str = "", server: str = ""
-    ) -> None:
+    def __init__(self, call: str, type_name: str, message: str, traceback: str = "", server: str = "") -> None:
         super().__init__(call, type_name, message, traceback, server)
         self.call = call
         self.type_name = type_name

@@ -223,7 +223,9 @@ class Waiters:
             raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
         deadline = None if seconds == inf else now + max(0.0, seconds)
         late = encode_reply(otherwise)
-        waiter = Waiter(number, Owner(step._session, step._number), step._label, step.seq, step.target, now, deadline, late)
+        waiter = Waiter(
+            number, Owner(step._session, step._number), step._label, step.seq, step.target, now, deadline, late
+        )
         self._admit(waiter)
         step.parked = waiter
         return waiter

@@ -153,7 +153,7 @@ class Remote:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         try:
             return Carried(pickle.dumps(value, protocol=5), self.home.domain, kind)
-        except Exception as error:  # noqa: BLE001 - a class's own reducer may raise anything
+        except Exception as error:
             raise NotShareable(f"a {kind}", f"it has no typed form and cannot be pickled: {error}") from error
 
     def carry(self, value: object) -> Carried:
@@ -330,7 +330,7 @@ class Proxy:
 
 
 def _taking(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a method that may wait: what it gives goes back if an exception, as of a signal handler, keeps it from us."""
+    """Wrap a method that may wait: what it gives goes back if an exception keeps it from its caller."""
 
     @wraps(function)
     def method(self: Any, /, *args: object, **kwargs: object) -> Any:
@@ -472,8 +472,8 @@ class Edit:
         if not _is_mutable(value):
             proxy._call("edit", self._key, turn)
             raise SnapshotError(
-                f"the value of {proxy._remote.name!r}[{self._key!r}] is {_article(value)}, which cannot be changed in place; "
-                f"for numbers there is incr({self._key!r}, by), for the rest compare_and_set"
+                f"the value of {proxy._remote.name!r}[{self._key!r}] is {_article(value)}, which cannot be changed "
+                f"in place; for numbers there is incr({self._key!r}, by), for the rest compare_and_set"
             )
         self._value = value
         return value

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry import __version__, _addresses, _peers, _plugins, _wire
-from registry._addresses import Address, Place
+from registry._addresses import Place
 from registry._auth import ServerHandshake
 from registry._host import Attachment, Client, Host, Identity
 from registry._stock import StockConnection, StockSessions
@@ -278,7 +278,8 @@ class ManagerServer:
         if not lock.acquire():
             info = lock.read_info() or {}
             raise OSError(
-                98, f"{self._address.label} is served already by pid {info.get('pid', '?')}; stop it, or take another name"
+                98,
+                f"{self._address.label} is served already by pid {info.get('pid', '?')}; stop it, or take another name",
             )
         self._lock = lock
 

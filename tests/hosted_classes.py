@@ -422,9 +422,7 @@ def story(steps: Iterable[Step]) -> list[Event]:
                     typeid=typeid,
                     name="x",
                     method=method,
-                    arguments=_codec.encode_arguments(
-                        args, {}, _carried(typeid, method) if kind != 8 else None
-                    ),
+                    arguments=_codec.encode_arguments(args, {}, _carried(typeid, method) if kind != 8 else None),
                     received=received,
                     above=above,
                     grants=(("lock", "x", (3 << 40) + 1),) if b // 6 % 5 == 4 else (),

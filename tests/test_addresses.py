@@ -507,9 +507,7 @@ def test_the_argument_is_the_key(root: Path) -> None:
         (b"\x00\n\xff", b"\x00\n\xff"),
     ],
 )
-def test_a_key_file_of_the_users(
-    root: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, key: bytes
-) -> None:
+def test_a_key_file_of_the_users(root: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, key: bytes) -> None:
     """The file that the environment names is bytes, without the one newline that editors add."""
     (root / "file").write_bytes(content)
     (root / "file").chmod(0o640)
@@ -538,9 +536,7 @@ def test_the_key_of_a_place() -> None:
     with pytest.raises(AccessDenied, match="no key for name"):
         find_authkey(None, "name")
     key = find_authkey(None, "name", create=True)
-    assert (
-        find_authkey(None, "name") == find_authkey(None, str(parse("name"))) == Place("name").key.read_bytes()
-    )
+    assert find_authkey(None, "name") == find_authkey(None, str(parse("name"))) == Place("name").key.read_bytes()
     assert len(key) == 32
     assert find_authkey(None, "other", create=True) != key
     assert find_authkey(None, ("127.0.0.1", 6000), create=True) == Place(("127.0.0.1", 6000)).key.read_bytes()
@@ -786,11 +782,7 @@ def test_a_damaged_file_is_never_a_beginning(root: Path, content: bytes) -> None
     assert (root / "epoch").read_bytes() == content
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.integers(0, 39), st.binary(min_size=1, max_size=60)), max_size=12
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 39), st.binary(min_size=1, max_size=60)), max_size=12))
 def test_numbers_grow_whatever_one_slot_suffers(damages: list[tuple[int, int, bytes]]) -> None:
     """Between two lives any one slot may be garbled, also the newest, and no number comes twice."""
     with tempfile.TemporaryDirectory() as directory:
@@ -818,9 +810,7 @@ def test_a_torn_write_loses_nothing(cut: int, lives: int) -> None:
         before = path.read_bytes()
         EpochFile(path).begin(1.0)  # this one was not told to anybody
         after = path.read_bytes()
-        start = next(
-            offset for offset in (0, 2048) if before[offset : offset + 40] != after[offset : offset + 40]
-        )
+        start = next(offset for offset in (0, 2048) if before[offset : offset + 40] != after[offset : offset + 40])
         path.write_bytes(before[:start] + after[start : start + cut] + before[start + cut :])
         assert EpochFile(path).begin(2.0)[0] > last
 

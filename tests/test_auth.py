@@ -284,9 +284,7 @@ def test_a_server_of_another_kind_is_not_answered(message: bytes, reason: str) -
         ClientHandshake(KEY).receive(framed(message))
 
 
-@pytest.mark.parametrize(
-    "banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"\xff\xff\xff\xff"]
-)
+@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"\xff\xff\xff\xff"])
 def test_a_banner_is_told_at_its_first_bytes(banner: bytes) -> None:
     """Something else that listens there is not waited for."""
     with pytest.raises(NotNative, match="another protocol"):

@@ -94,9 +94,7 @@ def test_help_is_light() -> None:
         (["serve", "--config", "/nowhere"], "does not exist"),
     ],
 )
-def test_a_wrong_use_is_one_line_and_exit_2(
-    words: list[str], text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_use_is_one_line_and_exit_2(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What was typed wrongly is told in one line that names the help."""
     assert cli.run(words, "registry") == 2
     said = capsys.readouterr().err
@@ -246,9 +244,7 @@ def test_objects(server: ManagerServer, capsys: pytest.CaptureFixture[str]) -> N
 # stop, restart
 
 
-def test_stop_of_an_empty_server_asks_nothing(
-    server: ManagerServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stop_of_an_empty_server_asks_nothing(server: ManagerServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Where nothing would be lost the server stops, and the command ends once it has."""
     assert cli.run(["stop", "-a", "x"]) == 0
     assert capsys.readouterr().err == f"registry: stopped server 'x' (pid {os.getpid()})\n"
@@ -265,9 +261,7 @@ def test_nothing_is_lost_unasked(
         assert process.stdout is not None
         process.stdout.readline()
         # In another process: its session is not that of the command below.
-        holder = (
-            "import registry; c = registry.connect('x'); c.dict('prices')['a'] = 1; c.lock('login').acquire()"
-        )
+        holder = "import registry; c = registry.connect('x'); c.dict('prices')['a'] = 1; c.lock('login').acquire()"
         with subprocess.Popen(
             [sys.executable, "-c", f"{holder}; print(flush=True); input()"],
             stdin=subprocess.PIPE,
@@ -334,9 +328,7 @@ def test_restart_of_a_program_is_refused_before_it_stops(
     assert cli.run(["status", "-a", "x"]) == 0
 
 
-def test_restart_starts_the_same_server_again(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_restart_starts_the_same_server_again(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A restarted server has its options, wherever it was started; a new process serves, in the back."""
     (tmp_path / "jars.py").write_text(PLUGIN)
     with subprocess.Popen(
@@ -361,9 +353,7 @@ def test_restart_starts_the_same_server_again(
         assert client.jar("a").add() == 1
 
 
-def test_restart_of_a_server_that_was_started_on_demand(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_restart_of_a_server_that_was_started_on_demand(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It stays one that ends when nobody needs it."""
     registry.connect("x").close()
     first = server_processes.pid_of(home / "x")

@@ -648,9 +648,7 @@ def test_known_exceptions_cross_as_themselves(error: Exception) -> None:
         assert getattr(again, "filename2", None) == getattr(error, "filename2", None)
 
 
-@pytest.mark.parametrize(
-    "error", [Boom("no luck"), KeyError(Jar()), SystemExit("no luck"), KeyboardInterrupt()]
-)
+@pytest.mark.parametrize("error", [Boom("no luck"), KeyError(Jar()), SystemExit("no luck"), KeyboardInterrupt()])
 def test_others_become_remote_errors(error: BaseException) -> None:
     """An unknown class, arguments that cannot cross, or what would end the caller arrive as text."""
     again = crossed(error, "Traceback ...")

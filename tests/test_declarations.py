@@ -139,9 +139,7 @@ def test_only_methods_can_be_exposed(name):
     assert "methods of" in error.rule
 
 
-@pytest.mark.parametrize(
-    "name", ["_private", "__eq__", "__init__", "__class__", "__reduce__", "a b", "", "if"]
-)
+@pytest.mark.parametrize("name", ["_private", "__eq__", "__init__", "__class__", "__reduce__", "a b", "", "if"])
 def test_private_names_cannot_be_exposed(name):
     """No private name and no dunder that is not in the list is exposed, whatever the class has."""
     assert refusal("jar", Jar, exposed=[name]).field == "jar.exposed"
@@ -262,8 +260,7 @@ def test_a_function_without_annotation_needs_exposed():
     assert record.interface.readonly == ("get",)
     error = refusal("jar", unannotated)
     assert str(error) == (
-        "jar.exposed must be given, or the factory annotated with the class that it returns, "
-        "not None of type NoneType"
+        "jar.exposed must be given, or the factory annotated with the class that it returns, not None of type NoneType"
     )
 
 
@@ -420,9 +417,7 @@ def test_attrs_classes_with_slots_of_a_plain_base():
 # Names
 
 
-@pytest.mark.parametrize(
-    "typeid", ["", "a b", "1st", "_private", "__len__", "class", 3, None, b"x", "ﬁle", "x" * 256]
-)
+@pytest.mark.parametrize("typeid", ["", "a b", "1st", "_private", "__len__", "class", 3, None, b"x", "ﬁle", "x" * 256])
 def test_typeids_are_public_identifiers(typeid):
     """A typeid is an attribute of clients, so that it must be a public identifier in its one spelling."""
     assert refusal(typeid, dict).field == "typeid"
@@ -445,9 +440,7 @@ def test_typeids_hide_nothing():
 def test_a_string_is_not_a_tuple_of_names(field):
     """A string is refused where names are wanted: it would be a row of letters."""
     error = refusal("jar", Jar, **{field: "get"})
-    assert str(error) == (
-        f"jar.{field} must be a tuple or list of names, such as ('get',), not 'get' of type str"
-    )
+    assert str(error) == (f"jar.{field} must be a tuple or list of names, such as ('get',), not 'get' of type str")
 
 
 @pytest.mark.parametrize("field", ["readonly", "waiting", "exposed", "carried"])
@@ -501,12 +494,8 @@ def test_positions_of_carried_parameters():
         "taste": {"cookie": 0},
         "get": {"default": 1},
     }
-    assert SharedObject("d", dict, carried=["__setitem__.value"]).interface.carried == {
-        "__setitem__": {"value": 1}
-    }
-    assert SharedObject("jar", Jar, exposed=["of"], carried=["of.cookies"]).interface.carried == {
-        "of": {"cookies": 0}
-    }
+    assert SharedObject("d", dict, carried=["__setitem__.value"]).interface.carried == {"__setitem__": {"value": 1}}
+    assert SharedObject("jar", Jar, exposed=["of"], carried=["of.cookies"]).interface.carried == {"of": {"cookies": 0}}
 
 
 @pytest.mark.parametrize(
@@ -695,14 +684,8 @@ def test_rows_are_lists(row):
 
 
 values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=5)
-    | st.sampled_from(["get", "put", "__len__"]),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
-    ),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["get", "put", "__len__"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
     max_leaves=8,
 )
 

@@ -40,9 +40,7 @@ def test_the_totals_are_equal_though_a_worker_was_killed(capsys: pytest.CaptureF
     assert Path(outcome["put_back"]).name in killed
 
 
-def test_a_difference_is_a_failure(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_difference_is_a_failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """If one file's count differs by one, the table says so and the exit code is 1."""
     count_alone = _demo._count_alone
 

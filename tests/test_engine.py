@@ -407,9 +407,7 @@ def test_a_wait_that_was_ended_in_its_own_call(client: Client) -> None:
         ("return_another", None),
     ],
 )
-def test_a_call_that_did_not_wait_after_all(
-    driver: Driver, client: Client, method: str, outcome: object
-) -> None:
+def test_a_call_that_did_not_wait_after_all(driver: Driver, client: Client, method: str, outcome: object) -> None:
     """The last word of a method counts, once, and no wait of it stays behind."""
     ticket = client.send("gate:x", method)
     assert ticket.outcome() == outcome
@@ -620,9 +618,7 @@ def test_what_could_not_be_undone_keeps_its_reply(client: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["take_back", "stopped"])
-def test_an_object_that_cannot_undo_any_more_keeps_its_reply(
-    driver: Driver, client: Client, how: str
-) -> None:
+def test_an_object_that_cannot_undo_any_more_keeps_its_reply(driver: Driver, client: Client, how: str) -> None:
     """Nothing is said to be undone that was not."""
     client.call("broken:x", "set", how)
     ticket = client.send("broken:x", "grant")
@@ -654,9 +650,7 @@ def test_a_goodbye_acknowledges_above_the_mark(driver: Driver, client: Client) -
     other.call("queue:x", "put", 1)
     client.send("gate:x", "pass_through")
     assert client.call("queue:x", "get") == 1
-    driver.feed(
-        hosted_classes.SessionEnded(now=driver.now, session=client.number, received=0, above=((2, 2),))
-    )
+    driver.feed(hosted_classes.SessionEnded(now=driver.now, session=client.number, received=0, above=((2, 2),)))
     assert other.call("queue:x", "empty") is True
 
 

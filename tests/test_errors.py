@@ -33,8 +33,7 @@ CASES: list[tuple[errors.RegistryError, str]] = [
     ),
     (
         errors.OutcomeUnknown("dict:d.pop", "the connection broke"),
-        "dict:d.pop{on} may or may not have taken effect: the connection broke. Read the object before you "
-        "call again",
+        "dict:d.pop{on} may or may not have taken effect: the connection broke. Read the object before you call again",
     ),
     (errors.Closed("this client", "make a new one"), "this client is closed: make a new one"),
     (
@@ -67,8 +66,7 @@ CASES: list[tuple[errors.RegistryError, str]] = [
     ),
     (
         errors.NotOwner("lock:login", ""),
-        "lock:login{on} is not held by this caller: nobody holds it. Release it where it was acquired, "
-        'best by "with"',
+        'lock:login{on} is not held by this caller: nobody holds it. Release it where it was acquired, best by "with"',
     ),
     (
         errors.LockLost("lock:login", "its lease ran out"),

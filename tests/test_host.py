@@ -99,9 +99,7 @@ class Pipe:
     def send(self, kind: int, seq: int, body: bytes = b"", received: int | None = None) -> None:
         """Put a frame on the wire."""
         mark = min(self.mark, seq - 1) if received is None else received
-        frame = _wire.pack(
-            kind, body, generation=self.generation, sequence=seq, received=max(0, mark if seq else 0)
-        )
+        frame = _wire.pack(kind, body, generation=self.generation, sequence=seq, received=max(0, mark if seq else 0))
         self.wire.append((self.attachment, frame))
 
     def send_call(self, seq: int) -> None:
@@ -213,9 +211,7 @@ def define(*args: object) -> str:
 
 faults = st.lists(
     st.tuples(
-        st.sampled_from(
-            ["call", "call", "call", "deliver", "hear", "break", "late", "cancel", "late cancel"]
-        ),
+        st.sampled_from(["call", "call", "call", "deliver", "hear", "break", "late", "cancel", "late cancel"]),
         st.integers(0, 2),
         st.integers(0, 5),
     ),
@@ -223,9 +219,7 @@ faults = st.lists(
 )
 
 
-def play(
-    steps: list[tuple[str, int, int]], calls: list[tuple[str, str, tuple[Any, ...]]], host: Host
-) -> list[Pipe]:
+def play(steps: list[tuple[str, int, int]], calls: list[tuple[str, str, tuple[Any, ...]]], host: Host) -> list[Pipe]:
     """Let three clients call over failing pipes; in the end all pipes work, and everything is heard."""
     pipes = [Pipe(host, number) for number in (1, 2, 3)]
     for action, number, a in steps:

@@ -8,7 +8,7 @@ import pytest
 from engine_driver import START, Driver
 
 from registry import SharedObject, hosting
-from registry._leaves import Carried, Owner
+from registry._leaves import Carried
 from registry.errors import NotShareable
 from registry.hosting import Waiter, Waiters, at, call, carry, encode_reply
 

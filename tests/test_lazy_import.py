@@ -94,7 +94,7 @@ def test_a_public_name_loads_at_its_first_use(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A name that the package lacks is refused like any missing attribute."""
     with pytest.raises(AttributeError, match="module 'registry' has no attribute 'conect'"):
-        registry.conect  # noqa: B018 - the access is the test
+        registry.conect
 
 
 def test_the_version_is_the_distributions() -> None:

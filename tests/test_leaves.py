@@ -74,9 +74,7 @@ def test_scalar_takes_scalars_alone(value: object) -> None:
         assert repr(carried.scalar()) == repr(value)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xc1", b"\x01\x02", b"\xa5abc", b"\xd4\x05\x01", b"\xd6\xff\0\0\0\0"]
-)
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x01\x02", b"\xa5abc", b"\xd4\x05\x01", b"\xd6\xff\0\0\0\0"])
 def test_scalar_refuses_damage(data: bytes) -> None:
     """Bytes that are no scalar are a TypeError, whatever they are."""
     with pytest.raises(TypeError):

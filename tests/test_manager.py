@@ -21,9 +21,7 @@ from registry import SharedObject, connect, manager_class
 from registry.errors import PluginError
 
 PLUGINS = ("registry_containers", "registry_queues", "registry_sync")
-CONTEXTS = [
-    name for name in ("fork", "spawn", "forkserver") if name in multiprocessing.get_all_start_methods()
-]
+CONTEXTS = [name for name in ("fork", "spawn", "forkserver") if name in multiprocessing.get_all_start_methods()]
 
 Manager: Any = manager_class(*PLUGINS)
 

@@ -19,9 +19,7 @@ import pytest
 from registry import _peers
 from registry._peers import Peer, alive, boot, command, ended, machine, of_tcp, of_unix, started, trust_domain
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="what the kernel tells is asked of Linux here"
-)
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what the kernel tells is asked of Linux here")
 
 
 @pytest.fixture
@@ -73,9 +71,7 @@ def listener(home: Path) -> Iterator[socket.socket]:
 # Unix sockets
 
 
-def test_a_peer_on_a_unix_socket(
-    listener: socket.socket, child: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_a_peer_on_a_unix_socket(listener: socket.socket, child: Callable[..., subprocess.Popen[str]]) -> None:
     """The kernel names the process that connected, and its pidfd tells of its end."""
     process = child(CONNECT, listener.getsockname(), "0")
     sock, _ = listener.accept()
@@ -100,9 +96,7 @@ def test_a_peer_on_a_unix_socket(
         os.close(pidfd)
 
 
-def test_a_peer_that_has_ended_is_nobody(
-    listener: socket.socket, child: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_a_peer_that_has_ended_is_nobody(listener: socket.socket, child: Callable[..., subprocess.Popen[str]]) -> None:
     """A process that died before it was accepted gets no pid: that number may be a stranger's by now."""
     process = child(CONNECT, listener.getsockname(), "0")
     process.kill()
@@ -128,9 +122,7 @@ class Wrapped:
             if isinstance(self._answer, OSError):
                 raise self._answer
             return self._answer
-        return (
-            self._sock.getsockopt(level, optname, buflen) if buflen else self._sock.getsockopt(level, optname)
-        )
+        return self._sock.getsockopt(level, optname, buflen) if buflen else self._sock.getsockopt(level, optname)
 
     def getpeername(self) -> object:
         """Ask the socket."""
@@ -234,8 +226,7 @@ HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrn
 def table(path: Path, *rows: tuple[str, str, str, int, int]) -> str:
     """Write a table of sockets: local, remote, state, uid, inode."""
     lines = [
-        f"   {number}: {local} {remote} {state} 00000000:00000000 00:00000000 00000000 "
-        f" {uid}        0 {inode} 1 x\n"
+        f"   {number}: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  {uid}        0 {inode} 1 x\n"
         for number, (local, remote, state, uid, inode) in enumerate(rows)
     ]
     path.write_text(HEAD + "".join(lines))
@@ -245,9 +236,7 @@ def table(path: Path, *rows: tuple[str, str, str, int, int]) -> str:
 def words(packed: bytes, port: int) -> str:
     """Write an endpoint as this machine's kernel does."""
     return (
-        "".join(
-            f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}" for at in range(0, len(packed), 4)
-        )
+        "".join(f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}" for at in range(0, len(packed), 4))
         + f":{port:04X}"
     )
 
@@ -324,9 +313,7 @@ def test_a_peer_elsewhere_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None
     assert of_tcp(Named(("192.0.2.7", 40000), ("192.0.2.1", 6000))) == Peer("tcp", host="192.0.2.7")
     linked = Named(("fe80::1%eth0", 40000, 0, 2), ("fe80::2%eth0", 6000, 0, 2))
     assert of_tcp(linked) == Peer("tcp", host="fe80::1")
-    assert (
-        of_tcp(Named(("::ffff:192.0.2.7", 40000, 0, 0), ("::ffff:192.0.2.1", 6000, 0, 0))).host == "192.0.2.7"
-    )
+    assert of_tcp(Named(("::ffff:192.0.2.7", 40000, 0, 0), ("::ffff:192.0.2.1", 6000, 0, 0))).host == "192.0.2.7"
     assert of_tcp(Named("", "")) == Peer("tcp")
 
 
@@ -340,9 +327,7 @@ def test_a_broken_connection_raises() -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_the_sockets_of_event_loops_will_do(
-    loop: str, home: Path, child: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_the_sockets_of_event_loops_will_do(loop: str, home: Path, child: Callable[..., subprocess.Popen[str]]) -> None:
     """What a transport gives as its socket is enough, on unix sockets and over TCP."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     if loop == "uvloop":

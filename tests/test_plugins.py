@@ -225,8 +225,7 @@ def test_a_hook_that_fails(install, body, reason):
     """A hook that raises, or returns something else, breaks its own plugin and no other."""
     install(
         "broken",
-        "from registry import SharedObject, hookimpl\n"
-        f"@hookimpl\ndef registry_shared_objects():\n    {body}\n",
+        f"from registry import SharedObject, hookimpl\n@hookimpl\ndef registry_shared_objects():\n    {body}\n",
     )
     install("fine", source("fine"))
     plugins = load()
@@ -415,9 +414,7 @@ def test_one_plugin_named_twice(install):
     load()
     module = sys.modules["shared_cookies"]
     plugins = load(["cookies", "shared_cookies", module], extra=["cookies"], strict=True)
-    assert [(plugin.name, plugin.distribution) for plugin in plugins.plugins] == [
-        ("cookies", "shared-cookies")
-    ]
+    assert [(plugin.name, plugin.distribution) for plugin in plugins.plugins] == [("cookies", "shared-cookies")]
     assert load([module]).plugins[0].distribution == "shared-cookies"
 
 

@@ -85,7 +85,7 @@ def test_a_dunder_that_the_type_lacks_is_a_type_error(home: Path) -> None:
     with ManagerServer("here", KEY), ManagerClient("here", KEY) as client:
         with pytest.raises(TypeError):
             len(client.lock("l"))
-        with pytest.raises(TypeError), client.dict("d"):
+        with pytest.raises((TypeError, AttributeError)), client.dict("d"):  # the latter is what Python 3.10 says
             pass
         assert bool(client.lock("l")) is True
         assert bool(client.queue("q")) is True

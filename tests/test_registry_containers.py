@@ -262,11 +262,7 @@ def test_edit_conflict(change: str) -> None:
     assert (raised.value.object, raised.value.key) == (D, "'k'")
     assert two.call(D, "items") == before
     # The next has the turn, or learns that the key is gone.
-    assert (
-        waiting.outcome() is KeyError
-        if change in ("delete", "clear")
-        else waiting.result()[1] == before[0][1]
-    )
+    assert waiting.outcome() is KeyError if change in ("delete", "clear") else waiting.result()[1] == before[0][1]
     with pytest.raises(EditConflict):
         one.call(D, "edit", "k", turn)
 
@@ -359,9 +355,7 @@ def test_dict_statistics() -> None:
 
 
 KEYS = st.sampled_from(["a", "b", 1, True, 2.0, (1, None), None])
-VALUES = st.one_of(
-    st.integers(-3, 3), st.just(1 << 66), st.floats(allow_nan=False), st.lists(st.booleans()), st.text()
-)
+VALUES = st.one_of(st.integers(-3, 3), st.just(1 << 66), st.floats(allow_nan=False), st.lists(st.booleans()), st.text())
 
 
 class Entries(RuleBasedStateMachine):
@@ -592,9 +586,7 @@ def test_counter_is_no_truth_value() -> None:
     """Asking a counter for its truth is an error that names get()."""
     client = driver().client()
     client.call(C, "incr")
-    with pytest.raises(
-        TypeError, match=r"^a counter is neither true nor false; compare what \.get\(\) returns$"
-    ):
+    with pytest.raises(TypeError, match=r"^a counter is neither true nor false; compare what \.get\(\) returns$"):
         client.call(C, "__bool__")
 
 

@@ -254,9 +254,7 @@ class Traffic(RuleBasedStateMachine):
         self.items: list[int] = []
         self.getters: list[tuple[Ticket, int, float | None]] = []
         self.putters: list[tuple[Ticket, int, float | None, int]] = []
-        self.taken: list[
-            tuple[Ticket, int, int]
-        ] = []  # tickets, clients, items: what may still be taken back
+        self.taken: list[tuple[Ticket, int, int]] = []  # tickets, clients, items: what may still be taken back
         self.count = 0
 
     def full(self) -> bool:

@@ -394,9 +394,7 @@ class Exclusion(RuleBasedStateMachine):
             self.pass_on()
 
     def end(self, client: int, owner: int | None) -> None:
-        self.line = [
-            entry for entry in self.line if entry[1] != client or (owner is not None and entry[2] != owner)
-        ]
+        self.line = [entry for entry in self.line if entry[1] != client or (owner is not None and entry[2] != owner)]
 
     @invariant()
     def agree(self) -> None:

@@ -78,9 +78,7 @@ def test_racing_starters_meet_at_one_server(home: Path) -> None:
     script = "import registry; c = registry.connect('x'); print(c.statistics()['pid']); c.close()"
     for _ in range(size(2, 50)):
         crowd = [
-            subprocess.Popen(
-                [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+            subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(20)
         ]
         said = [process.communicate(timeout=60) for process in crowd]
@@ -286,9 +284,7 @@ def test_an_embedded_python_is_not_mistaken_for_one(monkeypatch: pytest.MonkeyPa
     assert _starter._interpreter("x") == os.path.join(sys.exec_prefix, "bin", "python3")
 
 
-def test_a_plugin_module_is_found_by_the_server(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plugin_module_is_found_by_the_server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that only this process's path leads to is a plugin of the server that it starts."""
     (tmp_path / "jars_of_ours.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -296,9 +292,7 @@ def test_a_plugin_module_is_found_by_the_server(
         assert client.jar("a").add() == 1
 
 
-def test_a_plugin_file_is_found_by_the_server(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plugin_file_is_found_by_the_server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative file means the same to the server, which works in another directory."""
     (tmp_path / "jars.py").write_text(PLUGIN)
     monkeypatch.chdir(tmp_path)
@@ -323,9 +317,7 @@ def test_plugins_of_this_process_alone_are_refused(home: Path, monkeypatch: pyte
             _starter.start_server("x", [plugin], soon(), Dial())
 
 
-def test_the_search_path_is_what_a_fresh_python_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_search_path_is_what_a_fresh_python_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With plugins the whole path is handed on, without them no script's directory; the library's never."""
     script, given, gone = tmp_path / "script", tmp_path / "given", tmp_path / "gone"
     script.mkdir()
@@ -340,9 +332,7 @@ def test_the_search_path_is_what_a_fresh_python_lacks(
     assert str(given) in _starter.search_path(whole=False)
 
 
-def test_the_environment_means_the_same_in_another_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_means_the_same_in_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths of the environment are made absolute, and the working directory is not looked into."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REGISTRY_AUTHKEY_FILE", "key")

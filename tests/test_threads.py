@@ -187,9 +187,7 @@ def test_a_cancel_before_its_call(shell: Shell, pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize(("method", "error"), [("fail", ValueError), ("leave", RemoteError)])
-def test_whatever_a_call_raises_is_its_callers(
-    shell: Shell, pipe: Pipe, method: str, error: type[Exception]
-) -> None:
+def test_whatever_a_call_raises_is_its_callers(shell: Shell, pipe: Pipe, method: str, error: type[Exception]) -> None:
     """The error crosses, with its traceback, and the thread goes on."""
     with pytest.raises(error) as caught:
         shell.ask(pipe, method)

@@ -68,9 +68,7 @@ def test_one_whole_frame_needs_no_buffer(frame: Frame, cut: int, waiting: bool) 
 def test_the_header_is_as_drawn() -> None:
     """The layout on the wire does not move."""
     data = pack(Kind.CALL, b"ab", generation=3, sequence=4, received=5, applied=6)
-    assert (
-        data.hex() == "000000020200000000000003" + "".join(f"{number:016x}" for number in (4, 5, 6)) + "6162"
-    )
+    assert data.hex() == "000000020200000000000003" + "".join(f"{number:016x}" for number in (4, 5, 6)) + "6162"
     assert len(data) == HEADER_SIZE + 2 == 38
     assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20]
 
@@ -169,9 +167,7 @@ def test_a_body_that_lies_too_deep() -> None:
 def test_messages_come_back_as_they_were() -> None:
     """What is encoded is decoded, the numbered fields and the untouched arguments included."""
     raw = msgspec.Raw(b"\x92\x90\x80")
-    call = _wire.decode_call(
-        _wire.encode(_wire.CallBody(3, "get", raw, {_wire.OWNER: msgspec.Raw(_wire.encode(7))}))
-    )
+    call = _wire.decode_call(_wire.encode(_wire.CallBody(3, "get", raw, {_wire.OWNER: msgspec.Raw(_wire.encode(7))})))
     assert (call.handle, call.method, bytes(call.arguments)) == (3, "get", b"\x92\x90\x80")
     assert call.fields is not None
     assert _wire.decode_int(call.fields[_wire.OWNER]) == 7

@@ -158,7 +158,6 @@ class Condition(RLock):
             return False
         notification, grant = value
         if grant.number == self._number:
-            self._numbers = []
             self._pass_notification(notification)
             self._pass_on()
             return True
@@ -241,6 +240,11 @@ class Condition(RLock):
                     self._notify(waiter, notification)
                     break
 
+    def _pass_on(self) -> None:
+        self._numbers = []
+        self._given = 0
+        super()._pass_on()
+
     def _answer(self, waiter: Waiter) -> object:
         wait = self._waits.pop(waiter.number, None)
         grant = self._give(waiter.owner, waiter.label)
@@ -252,7 +256,6 @@ class Condition(RLock):
     def _give(self, owner: Owner, label: str) -> Grant:
         grant = super()._give(owner, label)
         self._numbers = [self._number]
-        self._given = 0
         return grant
 
     def _grant_if_free(self) -> None:

@@ -56,9 +56,7 @@ class EpochFile:
         if content is None:
             # Whole before it has its name, so that an existing file is never excused for being blank.
             temporary = f"{self._path}.new"
-            fd = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600
-            )
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
                 write_all(fd, self._slot(1, now, life).ljust(self.SIZE, b"\0"))
                 os.fsync(fd)

@@ -44,9 +44,7 @@ def check_private(path: str) -> None:
     """
     status = os.lstat(path)
     if stat.S_ISLNK(status.st_mode):
-        raise AccessDenied(
-            f"{path} is a symbolic link, which could lead anywhere: remove it, or set REGISTRY_HOME"
-        )
+        raise AccessDenied(f"{path} is a symbolic link, which could lead anywhere: remove it, or set REGISTRY_HOME")
     if not stat.S_ISDIR(status.st_mode):
         raise AccessDenied(f"{path} is no directory: remove it, or set REGISTRY_HOME")
     if sys.platform == "win32":
@@ -66,13 +64,9 @@ def check_parent(path: str) -> None:
         return
     status = os.stat(path)
     if status.st_uid not in (0, os.geteuid()):
-        raise AccessDenied(
-            f"{path} belongs to uid {status.st_uid}: set REGISTRY_HOME to a directory of your own"
-        )
+        raise AccessDenied(f"{path} belongs to uid {status.st_uid}: set REGISTRY_HOME to a directory of your own")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        raise AccessDenied(
-            f"{path} can be written by others (mode {status.st_mode & 0o777:o}): chmod go-w {path}"
-        )
+        raise AccessDenied(f"{path} can be written by others (mode {status.st_mode & 0o777:o}): chmod go-w {path}")
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -82,9 +82,7 @@ def find_authkey(
         elif not isinstance(authkey, (bytes, bytearray)):
             raise TypeError(f"authkey must be bytes or text, not {type(authkey).__name__}")
         if not authkey:
-            raise ValueError(
-                "authkey is empty, and an empty key is known to everybody: leave it out, or give one"
-            )
+            raise ValueError("authkey is empty, and an empty key is known to everybody: leave it out, or give one")
         return bytes(authkey)
     address = parse(address)
     if address.kind == "memory":

@@ -76,9 +76,7 @@ class Address:
             return self.path
         if self.kind in ("tcp", "stock+tcp") and self.host is not None and self.port is not None:
             return self.host, self.port
-        raise ValueError(
-            f"{self} is no address for multiprocessing: give a name, unix:///path or tcp://host:port"
-        )
+        raise ValueError(f"{self} is no address for multiprocessing: give a name, unix:///path or tcp://host:port")
 
 
 def parse(address: str | tuple[str, int] | Address | None = None) -> Address:
@@ -133,9 +131,7 @@ def _parse_name(name: str) -> Address:
             raise ValueError(_say(name, "is a host and a port", f"write tcp://{host}:{port}"))
         raise ValueError(_say(name, "is no name", "a name is made of letters, digits, '.', '_' and '-'"))
     path = os.path.join(_home(), name, "socket")
-    _check_socket_path(
-        path, f"the name {name!r}", "set REGISTRY_HOME to a shorter directory, or take a shorter name"
-    )
+    _check_socket_path(path, f"the name {name!r}", "set REGISTRY_HOME to a shorter directory, or take a shorter name")
     return Address("unix", path=path, name=name)
 
 
@@ -143,9 +139,7 @@ def _parse_path(address: str, kind: str, path: str) -> Address:
     if not path.startswith("/"):
         raise ValueError(_say(address, "has no absolute path", f"write {kind}:///path/of/the/socket"))
     if path.endswith("/") or "\0" in path:
-        raise ValueError(
-            _say(address, "has no path that a socket can have", f"write {kind}:///path/of/the/socket")
-        )
+        raise ValueError(_say(address, "has no path that a socket can have", f"write {kind}:///path/of/the/socket"))
     _check_socket_path(path, f"the address {address!r}", "take a socket in a shorter directory")
     name = None
     if kind == "unix" and path.endswith("/socket"):
@@ -163,8 +157,7 @@ def _check_socket_path(path: str, whose: str, cure: str) -> None:
     size = len(os.fsencode(path))
     if size > SOCKET_PATH_LIMIT:
         raise ValueError(
-            f"the socket path of {whose} has {size} bytes, and the system allows "
-            f"{SOCKET_PATH_LIMIT}: {cure} ({path})"
+            f"the socket path of {whose} has {size} bytes, and the system allows {SOCKET_PATH_LIMIT}: {cure} ({path})"
         )
 
 
@@ -221,9 +214,7 @@ def _home() -> str:
     path = os.environ.get("REGISTRY_HOME")
     if path:
         if not os.path.isabs(path):
-            raise ValueError(
-                f"REGISTRY_HOME is {path!r}, which depends on the working directory: make it absolute"
-            )
+            raise ValueError(f"REGISTRY_HOME is {path!r}, which depends on the working directory: make it absolute")
         path = os.path.normpath(path)
     elif sys.platform == "win32":
         path = os.path.join(os.path.expanduser("~"), "AppData", "Local", "registry")
@@ -278,9 +269,7 @@ class Place:
     address: Address
     _directory: str
 
-    def __init__(
-        self, address: str | tuple[str, int] | Address | None = None, directory: str | None = None
-    ) -> None:
+    def __init__(self, address: str | tuple[str, int] | Address | None = None, directory: str | None = None) -> None:
         """Find the place of an address. Nothing is created, see `ensure`.
 
         Args:
@@ -379,6 +368,5 @@ def _derived_name(address: Address) -> str:
 
 def _quoted(text: str) -> str:
     return "".join(
-        letter if letter in _LETTERS else "".join(f"%{byte:02X}" for byte in os.fsencode(letter))
-        for letter in text
+        letter if letter in _LETTERS else "".join(f"%{byte:02X}" for byte in os.fsencode(letter)) for letter in text
     )

@@ -10,11 +10,7 @@ from ..errors import RemoteError
 from ._base import is_loaded, is_misfit, qualified
 
 _CLASSES: dict[str, type[BaseException]] = {
-    **{
-        cls.__name__: cls
-        for cls in vars(builtins).values()
-        if isinstance(cls, type) and issubclass(cls, Exception)
-    },
+    **{cls.__name__: cls for cls in vars(builtins).values() if isinstance(cls, type) and issubclass(cls, Exception)},
     **{f"registry.errors.{name}": getattr(errors, name) for name in errors.__all__},
 }
 _NAMES = {cls: name for name, cls in _CLASSES.items()}

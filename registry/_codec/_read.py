@@ -36,9 +36,7 @@ _decode = msgspec.msgpack.decode
 _decode_plain = msgspec.msgpack.Decoder().decode
 
 # What a first byte can promise: a scalar without an extension.
-SIMPLE = [
-    not (0x80 <= n <= 0x9F or 0xDC <= n <= 0xDF or 0xC7 <= n <= 0xC9 or 0xD4 <= n <= 0xD8) for n in range(256)
-]
+SIMPLE = [not (0x80 <= n <= 0x9F or 0xDC <= n <= 0xDF or 0xC7 <= n <= 0xC9 or 0xD4 <= n <= 0xD8) for n in range(256)]
 
 
 # The first bytes of an extension whose header has one size byte or none.

@@ -446,9 +446,7 @@ _WRITERS: dict[type, _Write] = {
     **dict.fromkeys((dict, FrozenDict), _write_dict),
     **dict.fromkeys((set, FrozenSet), _write_set),
     **dict.fromkeys(map(type, ({}.keys(), {}.values(), {}.items())), _write_view),
-    **dict.fromkeys(
-        map(type, (OrderedDict().keys(), OrderedDict().values(), OrderedDict().items())), _write_view
-    ),
+    **dict.fromkeys(map(type, (OrderedDict().keys(), OrderedDict().values(), OrderedDict().items())), _write_view),
     tuple: _write_tuple,
     frozenset: _write_frozenset,
     bytearray: _write_bytearray,

@@ -190,9 +190,7 @@ def incoming(
                 return _Sealed(leaf.data, leaf.kind)
             leaf = OpaqueValue(leaf.kind, leaf.domain)
         if type(leaf) is OpaqueValue:
-            raise NotShareable(
-                f"a {leaf.kind}", f"only processes of its writer's user ({leaf.writer}) can read it"
-            )
+            raise NotShareable(f"a {leaf.kind}", f"only processes of its writer's user ({leaf.writer}) can read it")
         if type(leaf) is Grant:
             return bool(leaf)
         if type(leaf) is Handle:

@@ -236,11 +236,7 @@ class Session:
             # waiting calls only.
             first = self._unread[place - 1] + 1
             last = self._unread[place] - 1 if place < len(self._unread) else self._last
-            while (
-                self._acknowledged
-                and self._acknowledged[-1][0] >= first
-                and self._acknowledged[-1][1] <= last
-            ):
+            while self._acknowledged and self._acknowledged[-1][0] >= first and self._acknowledged[-1][1] <= last:
                 self._acknowledged.pop()
             self._acknowledged.append((first, last))
         self.client.received = self._mark()
@@ -357,9 +353,7 @@ class StockSessions:
         self._drawn += 1
         return self._make(f"stock-session:{self._drawn:012}".encode(), label, domain, None, lambda: None)
 
-    def _make(
-        self, key: bytes, label: str, domain: str, pid: int | None, at_end: Callable[[], object]
-    ) -> Session:
+    def _make(self, key: bytes, label: str, domain: str, pid: int | None, at_end: Callable[[], object]) -> Session:
         # The keys of native sessions have 16 bytes: none of them can be one of these.
         client = Client(key, label, domain, pid)
         self.server.host.adopt(client)

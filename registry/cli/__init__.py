@@ -40,9 +40,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [
-            name
-            for name, module in _COMMANDS.items()
-            if importlib.util.find_spec(f"{__name__}.{module}") is not None
+            name for name, module in _COMMANDS.items() if importlib.util.find_spec(f"{__name__}.{module}") is not None
         ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

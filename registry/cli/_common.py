@@ -64,9 +64,7 @@ def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
     """
     from registry.client import ManagerClient
 
-    client = ManagerClient(
-        address, start=False, timeout=PATIENCE, label=f"registry {what} (pid {os.getpid()})"
-    )
+    client = ManagerClient(address, start=False, timeout=PATIENCE, label=f"registry {what} (pid {os.getpid()})")
     with client:
         with usage():
             client.connect()

@@ -95,9 +95,7 @@ def restart(address: str | None, as_json: bool, yes: bool) -> None:
     if as_json:
         _common.print_json({"stopped": server.status["pid"], "started": pid})
     else:
-        _common.say(
-            f"stopped {server.label}, and started it again (pid {pid}), log {_starter.tidy(place.log)}"
-        )
+        _common.say(f"stopped {server.label}, and started it again (pid {pid}), log {_starter.tidy(place.log)}")
 
 
 class _Stopping:
@@ -174,9 +172,7 @@ class _Stopping:
         if not rows:
             return
         held = sum(1 for row in rows if row["holder"])
-        said = f"{_common.plural(len(rows), 'object')}" + (
-            f" and {_common.plural(held, 'held lock')}" if held else ""
-        )
+        said = f"{_common.plural(len(rows), 'object')}" + (f" and {_common.plural(held, 'held lock')}" if held else "")
         if self._as_json:
             _common.print_json({"conflict": rows})
         else:

@@ -212,9 +212,7 @@ def _run(crew: _Crew, show: _Show, names: list[str], workers: int) -> Outcome:
 def _count_alone(crew: _Crew, tick: Callable[[], None], names: list[str]) -> dict[str, Any]:
     given, result = crew.directory / "files.json", crew.directory / "alone.json"
     given.write_text(json.dumps(names), "utf-8")
-    crew.start(
-        "alone", "-m", "registry.cli._demo_worker", "alone", str(given), str(result), stdout=subprocess.PIPE
-    )
+    crew.start("alone", "-m", "registry.cli._demo_worker", "alone", str(given), str(result), stdout=subprocess.PIPE)
     for _ in crew.lines("alone"):
         tick()
     crew.wait("alone")

@@ -105,7 +105,5 @@ def _print(found: tuple[Plugin, ...], running: dict[str, str] | None) -> None:
         for row, plugin in zip(rows, found):
             row.append(running.get(plugin.name, "not there"))
         known = {plugin.name for plugin in found}
-        rows += [
-            [name, "not here", None, None, version] for name, version in running.items() if name not in known
-        ]
+        rows += [[name, "not here", None, None, version] for name, version in running.items() if name not in known]
     _common.print_table(rows, columns)

@@ -42,9 +42,7 @@ LOG_FILES = 3
     help="Whose pickles are taken: this user's, or any key holder's.",
 )
 @click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
-@click.option(
-    "--lease", metavar="S", type=float, help="Seconds a session without connection lives. [default: 30]"
-)
+@click.option("--lease", metavar="S", type=float, help="Seconds a session without connection lives. [default: 30]")
 @click.option("--strict", is_flag=True, help="Fail if a plugin is off or broken.")
 @click.option(
     "--config",
@@ -161,9 +159,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         if path is not None and path.is_file():
             settings = _settings.read(path)
             if "address" in settings:
-                raise click.UsageError(
-                    f"{path} is that of {address.name!r}: address belongs into a file for --config"
-                )
+                raise click.UsageError(f"{path} is that of {address.name!r}: address belongs into a file for --config")
     given: dict[str, Any] = {
         "plugins": [item.strip() for item in options["plugins"].split(",") if item.strip()]
         if options["plugins"] is not None

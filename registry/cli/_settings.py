@@ -46,9 +46,7 @@ def read(path: Path) -> dict[str, Any]:
     for name, value in data.items():
         kind = NAMES.get(name)
         if kind is None:
-            raise click.UsageError(
-                f"{path}: unknown key {name!r}{_closest(name)}; it has the options of `serve`"
-            )
+            raise click.UsageError(f"{path}: unknown key {name!r}{_closest(name)}; it has the options of `serve`")
         settings[name] = _checked(path, name, kind, value)
     return settings
 

@@ -51,9 +51,7 @@ def parse_jepsen(lines: Iterable[str]) -> list[Operation]:
     return operations
 
 
-def _operation(
-    process: str, verb: str, given: Any, since: int, result: Any, time: float = float("inf")
-) -> Operation:
+def _operation(process: str, verb: str, given: Any, since: int, result: Any, time: float = float("inf")) -> Operation:
     return Operation(process=process, verb=verb, argument=given, result=result, invoked=since, returned=time)
 
 

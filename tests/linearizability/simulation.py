@@ -27,6 +27,7 @@ from registry import SharedObject, _codec, _wire
 from registry._host import Attachment, Host, Identity
 from registry._leaves import Carried, Grant
 from registry._wire import Frame, Kind, ProtocolError
+from registry.errors import NoSuchObject
 from registry_containers import COUNTER, DICT
 from registry_queues import QUEUE
 from registry_sync import LOCK
@@ -491,9 +492,7 @@ class Simulation:
         **named: Any,
     ) -> None:
         """Begin a call."""
-        pending = Pending(
-            caller.next, thread, SUBJECTS[kind], verb, argument, method, given, self.tick(), named=named
-        )
+        pending = Pending(caller.next, thread, SUBJECTS[kind], verb, argument, method, given, self.tick(), named=named)
         if named.get("timeout") is not None:
             pending.deadline = self.now + named["timeout"]
         caller.next += 1
@@ -504,13 +503,9 @@ class Simulation:
 
     # -- frames ------------------------------------------------------------------------------------
 
-    def send(
-        self, caller: Caller, connection: Connection, kind: int, seq: int, body: bytes, received: int = 0
-    ) -> None:
+    def send(self, caller: Caller, connection: Connection, kind: int, seq: int, body: bytes, received: int = 0) -> None:
         """Put a frame on its way."""
-        connection.up.append(
-            _wire.pack(kind, body, generation=caller.generation, sequence=seq, received=received)
-        )
+        connection.up.append(_wire.pack(kind, body, generation=caller.generation, sequence=seq, received=received))
 
     def send_call(self, caller: Caller, pending: Pending, again: bool = False) -> None:
         """Send a call, or send it again."""
@@ -654,7 +649,9 @@ class Simulation:
                 self.history.append(undo)
             return
         result = _codec.decode(frame.body, incoming=_opened)
-        if isinstance(result, BaseException):
+        if isinstance(result, NoSuchObject) and pending.verb == "look":
+            result = (None, ())  # what nobody has used yet, nobody holds
+        elif isinstance(result, BaseException):
             result = type(result)
         elif isinstance(result, Grant):
             result = (result.number, result.abandoned) if result else False

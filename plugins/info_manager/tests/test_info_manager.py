@@ -159,9 +159,7 @@ def test_the_command_serves_exactly_these_types(tmp_path: Path, home: str) -> No
     key.write_bytes(KEY + b"\n")
     words = ["serve", "--plugins", "info_manager", "--address", "tcp://127.0.0.1:0", "--json"]
     command = [sys.executable, "-m", "registry", *words, "--authkey-file", str(key)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ}
-    ) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ}) as server:
         try:
             assert server.stdout is not None
             lines = iter(server.stdout.readline, b"")

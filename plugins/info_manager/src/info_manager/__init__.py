@@ -47,9 +47,7 @@ class DictItem:
         self.set(key, value)
 
 
-DICT = SharedObject(
-    "dict", DictItem, per="server", readonly=("get",), carried=("set.value", "__setitem__.value")
-)
+DICT = SharedObject("dict", DictItem, per="server", readonly=("get",), carried=("set.value", "__setitem__.value"))
 
 LOGIN_LOCK = SharedObject(
     "open_qq_login_lock", RLock, per="server", readonly=("locked",), waiting=("acquire",), shape="lock"
