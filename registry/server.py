@@ -1,9 +1,9 @@
 """The server: an event loop that feeds the engine from sockets.
 
 Two protocols are spoken on one port. The server opens as a stock `multiprocessing` manager does; what the client
-answers tells which it is (`_auth`). A native client's frames go to the `Host`, a stock client's requests to `_stock`.
+answers tells which it is (`_auth`). A native client's frames go to the `Host`, a stock client's requests to `_stock`; `_connection` is where they part.
 
-Life of a native call: bytes arrive in `_Connection.data_received`, are cut into frames, at most 64 or one millisecond
+Life of a native call: bytes arrive in `_connection.Connection.data_received`, are cut into frames, at most 64 or one millisecond
 of them in a turn, and go through `Host.receive` into the engine; the outputs of the turn leave in one write for each
 connection. A process that ends is noticed by its pidfd: what it had sent is read to the end, then its session ends.
 """
@@ -23,13 +23,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry import __version__, _addresses, _peers, _plugins, _wire
+from registry import __version__, _addresses, _peers, _plugins
 from registry._addresses import Place
-from registry._auth import ServerHandshake
-from registry._host import Attachment, Client, Host, Identity
-from registry._stock import StockConnection, StockSessions
+from registry._connection import Connection
+from registry._host import Client, Host, Identity
+from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
-from registry._wire import Kind, ProtocolError
 from registry.errors import AccessDenied
 
 if TYPE_CHECKING:
@@ -41,11 +40,6 @@ __all__ = ["ManagerServer"]
 
 log = logging.getLogger("registry")
 
-HANDSHAKE = 10.0  # seconds that a peer may take to show the key
-FRAMES_A_TURN = 64
-SECONDS_A_TURN = 0.001
-UNSENT = 1 << 20  # bytes of output that may wait before reading from their reader is paused
-STUCK = 30.0  # seconds without progress after which a peer that does not read is cut
 STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, has stood still
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
@@ -115,7 +109,7 @@ class ManagerServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._stopped = threading.Event()
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._watched: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -325,7 +319,7 @@ class ManagerServer:
             raise RuntimeError("this server has been stopped")
         make = loop.create_unix_server if self._address.kind == "unix" else loop.create_server
         self._accepting = self._listener.dup()
-        acceptor = await make(lambda: _Connection(self), sock=self._accepting)
+        acceptor = await make(lambda: Connection(self), sock=self._accepting)
         log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
         if self.on_ready is not None:
             self.on_ready()
@@ -408,7 +402,7 @@ class ManagerServer:
         dirty = self.host.dirty
         for attachment in dirty:
             outbox = attachment.outbox
-            sink: _Connection | None = attachment.sink
+            sink: Connection | None = attachment.sink
             if sink is not None and outbox:
                 sink.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
             outbox.clear()
@@ -508,268 +502,6 @@ class ManagerServer:
             self._lock = None
         self._loop = None
         self._thread = None
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: the handshake, then frames or stock requests."""
-
-    def __init__(self, server: ManagerServer) -> None:
-        self._server = server
-        self._transport: Any = None
-        self._handshake: ServerHandshake | None = ServerHandshake(server.authkey)
-        self._reader = _wire.Reader()
-        self._attachment: Attachment | None = None
-        self._stock: StockConnection | None = None
-        self._backlog = False
-        self._blocked = False
-        self._pidfd: int | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._peer: _peers.Peer
-
-    # -- events of the loop
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        server = self._server
-        server._connections.add(self)
-        sock = transport.get_extra_info("socket")
-        try:
-            if server._address.kind == "unix":
-                self._peer, self._pidfd = _peers.of_unix(sock)
-            else:
-                self._peer = _peers.of_tcp(sock)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
-            self._transport.abort()
-            return
-        self._transport.set_write_buffer_limits(high=UNSENT)
-        if self._handshake is not None:
-            self._transport.write(self._handshake.opening())
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE, self._transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        if self._handshake is not None:
-            self._shake(data)
-        elif self._stock is not None:
-            self._stock.feed(data)
-            self._server.flush()
-        elif self._backlog or (frame := self._reader.whole(data)) is None:
-            if self._backlog:
-                self._reader.feed(data)
-            else:
-                self._turn()
-        else:
-            self._take(frame)
-            self._server.flush()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        server = self._server
-        server._connections.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-        if self._stock is not None:
-            # A unix socket that is closed with bytes unread in it is reset.
-            self._stock.lost(unread=isinstance(error, ConnectionResetError))
-        elif self._attachment is not None:
-            client = self._attachment.client
-            server.host.detach(self._attachment, server.now())
-            self._attachment.sink = None
-            if client is not None and client.key not in server.host.clients:
-                server.unwatch(client)
-        if server._loop is not None:
-            server.flush()
-
-    def pause_writing(self) -> None:
-        """The peer does not read: take nothing more from it, and cut it if that does not change."""
-        self._blocked = True
-        self._transport.pause_reading()
-        unsent = self._transport.get_write_buffer_size()
-        asyncio.get_running_loop().call_later(STUCK, self._check_progress, unsent)
-
-    def resume_writing(self) -> None:
-        self._blocked = False
-        if self._backlog:
-            asyncio.get_running_loop().call_soon(self._next_turn)
-        else:
-            self._transport.resume_reading()
-
-    # -- what they do
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        self._transport.write(data)
-
-    def end(self) -> None:
-        """Close, once everything has been sent."""
-        self._transport.close()
-
-    def fileno(self) -> int:
-        """Return the descriptor of the socket, -1 when it is closed."""
-        sock = self._transport.get_extra_info("socket")
-        return sock.fileno() if sock is not None else -1
-
-    @property
-    def sock(self) -> Any:
-        """The socket, as far as the loop shows it."""
-        return self._transport.get_extra_info("socket")
-
-    def drain(self) -> None:
-        """Take everything that the peer has sent before it ended, from our own buffer and from the kernel's.
-
-        A child of the peer may hold the socket, so there may be no end of the stream to wait for.
-        """
-        while self._backlog:
-            self._turn()
-        number = self.fileno()
-        if number < 0:
-            return
-        sock = socket.socket(fileno=os.dup(number))
-        try:
-            while data := sock.recv(1 << 16, getattr(socket, "MSG_DONTWAIT", 0)):
-                self.data_received(data)
-                while self._backlog:
-                    self._turn()
-            if self._stock is not None:
-                self._stock.lost()
-        except BlockingIOError:
-            pass  # that was all
-        except ConnectionError:
-            if self._stock is not None:
-                self._stock.lost(unread=True)
-        finally:
-            sock.close()
-
-    def _check_progress(self, unsent: int) -> None:
-        if self._blocked and not self._transport.is_closing():
-            now = self._transport.get_write_buffer_size()
-            if now >= unsent:
-                log.warning("cut a connection of %s that does not read", self._label)
-                self._transport.abort()
-            else:
-                asyncio.get_running_loop().call_later(STUCK, self._check_progress, now)
-
-    @property
-    def _label(self) -> str:
-        if self._attachment is not None and self._attachment.client is not None:
-            return self._attachment.client.label
-        return self._peer.host
-
-    def _shake(self, data: bytes) -> None:
-        handshake = self._handshake
-        if handshake is None:
-            return
-        answer = handshake.receive(data)
-        if answer:
-            self._transport.write(answer)
-            self._acknowledge()
-        if handshake.outcome is None:
-            return
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._handshake = None
-        server = self._server
-        if handshake.outcome == "refused":
-            log.warning("refused a connection from %s: %s", self._peer.host, handshake.reason)
-            self._transport.close()
-        elif handshake.outcome == "native":
-            self._transport.write(handshake.accept(server.host.greeting))
-            self._attachment = Attachment(domain=self._domain, label=self._peer_label, pid=self._peer.pid)
-            self._attachment.sink = self
-            if handshake.leftover:
-                self.data_received(handshake.leftover)
-        else:
-            self._stock = server.stock.accept(self._peer, self._pidfd, self._domain, self)
-            self._pidfd = None
-            if handshake.leftover:
-                self.data_received(handshake.leftover)
-
-    def _acknowledge(self) -> None:
-        """Have the next bytes acknowledged at once.
-
-        The request of a stock client follows its last word of the handshake, and its kernel (Nagle's algorithm)
-        would hold it back until our kernel's delayed acknowledgement: 40 ms for each of its many connections.
-        """
-        if self._peer.kind == "tcp" and hasattr(socket, "TCP_QUICKACK"):
-            try:
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            except OSError:
-                pass  # it has been reset, which the loop is about to say
-
-    @property
-    def _domain(self) -> str:
-        """The trust domain of the peer: only processes of our own user on our own host are in ours."""
-        uid = self._peer.uid
-        if uid is None or not hasattr(os, "geteuid") or uid != os.geteuid():
-            return ""
-        return _peers.trust_domain(uid)
-
-    @property
-    def _peer_label(self) -> str:
-        peer = self._peer
-        return f"{peer.command or 'process'} (pid {peer.pid} on {peer.host})" if peer.pid is not None else ""
-
-    def _take(self, frame: _wire.Frame) -> None:
-        """Hand one frame to the host."""
-        attachment = self._attachment
-        if attachment is None:
-            return
-        try:
-            self._server.host.receive(attachment, frame, self._server.now())
-            if frame.kind == Kind.ATTACH:
-                self._attached(attachment)
-        except ProtocolError as error:
-            self._refuse(str(error))
-
-    def _turn(self) -> None:
-        """Handle what has arrived, but not so much that others wait for it."""
-        server, reader = self._server, self._reader
-        until = time.monotonic() + SECONDS_A_TURN
-        taken = 0
-        try:
-            while (frame := reader.next()) is not None:
-                self._take(frame)
-                taken += 1
-                if taken >= FRAMES_A_TURN or time.monotonic() > until:
-                    self._set_backlog(True)
-                    asyncio.get_running_loop().call_soon(self._next_turn)
-                    break
-            else:
-                self._set_backlog(False)
-        except ProtocolError as error:
-            self._refuse(str(error))
-        server.flush()
-
-    def _next_turn(self) -> None:
-        if self._backlog and not self._blocked:
-            self._turn()
-
-    def _set_backlog(self, backlog: bool) -> None:
-        if backlog == self._backlog:
-            return
-        self._backlog = backlog
-        if self._transport.is_closing():
-            return
-        if backlog:
-            self._transport.pause_reading()
-        elif not self._blocked:
-            self._transport.resume_reading()
-
-    def _attached(self, attachment: Attachment) -> None:
-        client = attachment.client
-        if client is not None and self._pidfd is not None:
-            self._server.watch(client, self._pidfd)
-            self._pidfd = None
-            if client.generation == 1:
-                log.info("session of %s", client.label)
-
-    def _refuse(self, reason: str) -> None:
-        log.warning("closed the connection of %s: %s", self._label, reason)
-        self._set_backlog(False)
-        self._transport.write(_wire.pack(Kind.REFUSED, reason.encode()))
-        self._transport.close()
 
 
 def _listen_unix(path: Path) -> socket.socket:

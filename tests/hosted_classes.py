@@ -32,7 +32,7 @@ from registry._wire import DELETE
 from registry.hosting import Owner, Waiters, at, call
 from registry_containers import COUNTER, DICT
 from registry_queues import QUEUE
-from registry_sync import LOCK, RLOCK
+from registry_sync import BARRIER, CONDITION, EVENT, LOCK, RLOCK, RWLOCK, SEMAPHORE
 
 START = 1_000_000.0
 
@@ -304,6 +304,7 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
     for declaration in (
         *(ODD, GATE, TIMER, BROKEN, SCRATCH, PLAIN),
         *(DICT, COUNTER, QUEUE, LOCK, RLOCK),
+        *(RWLOCK, SEMAPHORE, CONDITION, BARRIER, EVENT),
     )
 }
 
@@ -370,8 +371,25 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("rlock", "acquire", ()),
     ("rlock", "acquire", (True, 2.0)),
     ("rlock", "release", ()),
+    ("queue", "claim", ()),
+    ("rwlock", "read", ()),
+    ("rwlock", "write", (True, 2.0)),
+    ("rwlock", "write", ()),
+    ("rwlock", "release", ()),
+    ("semaphore", "acquire", (True, 1.0)),
+    ("semaphore", "acquire", ()),
+    ("semaphore", "release", ()),
+    ("condition", "acquire", ()),
+    ("condition", "wait_for", (1.5, True)),
+    ("condition", "wait", ()),
+    ("condition", "notify", ()),
+    ("condition", "release", ()),
+    ("barrier", "wait", (1.0,)),
+    ("barrier", "reset", ()),
+    ("event", "wait", (1.0,)),
+    ("event", "set", ()),
 ]
-DEFINITIONS = {"queue": (1,), "timer": (1.25,), "odd": (5,)}
+DEFINITIONS = {"barrier": (2,), "queue": (1,), "timer": (1.25,), "odd": (5,)}
 
 Step = tuple[int, int, int]
 

@@ -623,6 +623,7 @@ def crossed(error: BaseException, traceback: str = "") -> Any:
         StopIteration(3),
         queue.Empty(),
         queue.Full("x"),
+        threading.BrokenBarrierError(),
         OSError(2, "No such file", "a.txt"),
         FileNotFoundError(2, "No such file", "a", None, "b"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),

@@ -18,6 +18,8 @@ class Line:
 
     def __init__(self) -> None:
         self.waiters = Waiters()
+        self.other = Waiters()
+        self.kept: dict[int, str] = {}
 
     def join(self, timeout: float | None = None) -> Waiter:
         return self.waiters.wait(timeout, otherwise={"tired": True})
@@ -34,11 +36,27 @@ class Line:
         for waiter in self.waiters:
             waiter.otherwise = value
 
+    def join_other(self) -> Waiter:
+        waiter = self.other.wait()
+        self.kept[waiter.number] = waiter.label
+        return waiter
+
+    def move(self) -> list[int]:
+        for waiter in self.other:
+            self.waiters.adopt(waiter)
+        return [len(self.other), len(self.waiters)]
+
+    def wake(self) -> None:
+        self.waiters.wake("woken")
+
+    def gave_up(self, waiter: Waiter) -> None:
+        self.kept.pop(waiter.number, None)
+
     def wake_while_looking(self) -> int:
         return sum(self.waiters.wake(waiter.number) is waiter for waiter in self.waiters)
 
 
-LINE = SharedObject("line", Line, readonly=("look",), waiting=("join",))
+LINE = SharedObject("line", Line, readonly=("look",), waiting=("join", "join_other"))
 
 
 @pytest.fixture
@@ -99,6 +117,41 @@ def test_waits_may_be_ended_while_they_are_looked_at(driver: Driver) -> None:
     assert client.call("line:x", "wake_while_looking") == 3
     numbers = [ticket.result() for ticket in tickets]
     assert numbers == sorted(numbers)
+
+
+def test_a_waiter_can_be_moved_to_another_line(driver: Driver) -> None:
+    """It stands at the end of that one, and its call waits on."""
+    client = driver.client()
+    moved = client.send("line:x", "join_other")
+    first = client.send("line:x", "join")
+    assert client.call("line:x", "move") == [0, 2]
+    client.call("line:x", "wake")
+    assert (first.result(), moved.waits) == ("woken", True)
+    client.call("line:x", "wake")
+    assert moved.result() == "woken"
+
+
+@pytest.mark.parametrize("end", ["cancel", "death", "thread", "timeout"])
+def test_a_class_hears_of_waits_that_end_without_it(driver: Driver, end: str) -> None:
+    """What it kept for a wait can go, however that ended; a wait that it has woken itself is no news."""
+    client, other = driver.client(), driver.client()
+    kept = other.send("line:x", "join_other")
+    ticket = client.send("line:x", "join_other", owner=2)
+    if end == "timeout":
+        ticket.resend(remaining=1.0)
+    assert len(driver.instance("line:x").kept) == 2
+    if end == "cancel":
+        ticket.cancel()
+    elif end == "death":
+        client.end()
+    elif end == "thread":
+        client.end_owner(2)
+    else:
+        driver.advance(1)
+    assert len(driver.instance("line:x").kept) == 1
+    other.call("line:x", "move", owner=3)
+    other.call("line:x", "wake", owner=3)
+    assert kept.result() == "woken" and len(driver.instance("line:x").kept) == 1
 
 
 def test_carry() -> None:

@@ -25,6 +25,8 @@ CONTEXTS = [name for name in ("fork", "spawn", "forkserver") if name in multipro
 
 Manager: Any = manager_class(*PLUGINS)
 
+FAMILY = ["barrier", "bounded_semaphore", "condition", "event", "latch", "lock", "rlock", "rwlock", "semaphore"]
+
 
 class Jar:
     """Keep what it is given."""
@@ -74,10 +76,10 @@ def fail() -> None:
 def test_it_is_a_base_manager_with_explicit_types() -> None:
     """Each type has callable, proxy type and exposed methods, and `BaseManager` itself is left alone."""
     assert issubclass(Manager, BaseManager)
-    assert sorted(Manager._registry) == ["counter", "dict", "lock", "queue", "rlock"]
+    assert sorted(Manager._registry) == sorted(["counter", "dict", "queue", *FAMILY])
     for factory, exposed, method_to_typeid, proxytype in Manager._registry.values():
         assert callable(factory)
-        assert "get" in exposed or "acquire" in exposed
+        assert set(exposed) & {"get", "acquire", "release", "wait"}
         assert method_to_typeid is None
         assert issubclass(proxytype, BaseProxy)
     assert BaseManager._registry == {}  # type: ignore[attr-defined]
@@ -85,7 +87,7 @@ def test_it_is_a_base_manager_with_explicit_types() -> None:
 
 def test_it_is_made_of_exactly_the_plugins_given() -> None:
     """Plugins that are not named are not in it, and one that is not there is an error."""
-    assert sorted(manager_class("registry_sync")._registry) == ["lock", "rlock"]  # type: ignore[attr-defined]
+    assert sorted(manager_class("registry_sync")._registry) == FAMILY  # type: ignore[attr-defined]
     with pytest.raises(PluginError, match="no_such_plugin"):
         manager_class("no_such_plugin")
 
@@ -317,3 +319,35 @@ def test_threads_have_a_connection_each(manager: Any, name: str) -> None:
     thread.join()
     rlock.release()
     assert found == [False]
+
+
+def test_the_family_works_for_stock_clients(manager: Any) -> None:
+    """Semaphores and conditions work in `with`, waits answer with plain values, errors are the standard library's."""
+    slots, work = manager.semaphore("s", 2), manager.condition("c")
+    start, table = manager.barrier("b", 2), manager.rwlock("t")
+    with slots, slots:
+        assert slots.value() == 0 and slots.acquire(False) is False
+    slots.release()
+    assert slots.value() == 3
+    answers: list[object] = []
+
+    def wait() -> None:
+        with work:
+            answers.append(work.wait_for(lambda: "ready" in answers, timeout=30))
+        answers.append(start.wait())
+
+    with work:
+        assert work.wait(0.01) is False
+        thread = threading.Thread(target=wait)
+        thread.start()
+        answers.append("ready")
+        work.notify_all()
+    assert start.wait(30) in (0, 1)
+    thread.join()
+    assert answers[1] is True and answers[2] in (0, 1)
+    with pytest.raises(threading.BrokenBarrierError):
+        start.wait(0)
+    assert table.read() is True and table.read() is True and table.write(False) is True
+    for _ in range(3):
+        table.release()
+    assert table.locked() is False

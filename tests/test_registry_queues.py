@@ -6,11 +6,12 @@ import queue
 from typing import Any
 
 import pytest
-from engine_driver import CANCELLED, WAITING, Driver, Ticket
+from engine_driver import CANCELLED, START, WAITING, Driver, Ticket
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from registry.errors import LockLost
 from registry_queues import QUEUE, registry_shared_objects
 
 Q = "queue:q"
@@ -26,7 +27,7 @@ def test_declarations() -> None:
     """The plugin's hook declares `queue`, whose items are only carried."""
     assert [record.typeid for record in registry_shared_objects()] == ["queue"]
     assert QUEUE.interface.carried == {"put": {"item": 0}, "put_nowait": {"item": 0}}
-    assert QUEUE.interface.waiting == ("get", "put")
+    assert QUEUE.interface.waiting == ("claim", "get", "put")
 
 
 @pytest.mark.parametrize("item", [None, 0, "x", [1, {"a": (2, 3)}], {1, 2}, 1 << 80])
@@ -225,6 +226,185 @@ def test_resent_wait_keeps_its_place() -> None:
     assert (first.result(), second.result()) == ("a", WAITING)
     room.advance(10.0)
     assert second.waits
+
+
+# -- claims
+
+
+def test_a_claim_is_settled() -> None:
+    """An item is out while it is claimed; done it is gone, else it is back at the front."""
+    room = driver()
+    one, two = room.client("one"), room.client("two")
+    for item in "abc":
+        one.call(Q, "put", item)
+    number, item = one.call(Q, "claim")
+    assert item == "a" and one.call(Q, "qsize") == 2
+    assert room.statistics(Q)["claims"] == [{"holder": "one", "since": START, "token": number}]
+    assert room.instance(Q).holds(number) and not room.instance(Q).holds(number + 1)
+    one.call(Q, "settle", number, False)
+    assert two.call(Q, "get") == "a"
+    number, item = two.call(Q, "claim")
+    assert item == "b"
+    with pytest.raises(LockLost, match="queue:q is no longer held here"):
+        one.call(Q, "settle", number)
+    two.call(Q, "settle", number, owner=9)  # any thread of the process
+    with pytest.raises(LockLost):
+        two.call(Q, "settle", number)
+    assert one.call(Q, "get") == "c" and one.call(Q, "empty") is True
+
+
+def test_a_claim_waits_its_turn() -> None:
+    """Those who get and those who claim stand in one line, and both raise Empty when their time is up."""
+    room = driver()
+    one, two, three = (room.client() for _ in range(3))
+    with pytest.raises(queue.Empty):
+        one.call(Q, "claim", False)
+    tickets = [one.send(Q, "get"), two.send(Q, "claim"), three.send(Q, "claim", timeout=1.0)]
+    tickets.append(one.send(Q, "get", owner=2))
+    room.advance(1.0)
+    assert tickets[2].outcome() is queue.Empty
+    for item in "abc":
+        room.client().call(Q, "put", item)
+    assert tickets[0].result() == "a" and tickets[1].result()[1] == "b" and tickets[3].result() == "c"
+    assert not room.instance(Q)._claimers
+
+
+def test_a_claim_makes_room() -> None:
+    """Whoever waits to put is served, and an item that comes back may exceed the size."""
+    room = driver(maxsize=1)
+    one, two = room.client(), room.client()
+    one.call(Q, "put", "a")
+    waiting = one.send(Q, "put", "b")
+    number, _ = two.call(Q, "claim")
+    assert waiting.result() is None
+    two.call(Q, "settle", number, False)
+    assert [one.call(Q, "get") for _ in range(2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_claims_of_the_dead_come_back_in_order(waits: bool) -> None:
+    """All that a process had claimed is at the front again, or with those who wait; the end of a thread is no death."""
+    room = driver()
+    one, two = room.client(), room.client()
+    for item in "abcd":
+        one.call(Q, "put", item)
+    for owner in (1, 2, 3):
+        two.call(Q, "claim", owner=owner)
+    two.end_owner(2)
+    assert one.call(Q, "get") == "d"
+    waiting = [one.send(Q, "claim" if owner == 1 else "get", owner=owner) for owner in (1, 2)] if waits else []
+    two.end()
+    if waits:
+        assert waiting[0].result()[1] == "a" and waiting[1].result() == "b"
+        assert one.call(Q, "get") == "c"
+    else:
+        assert [one.call(Q, "get") for _ in range(3)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("end", ["cancel", "die"])
+def test_an_unheard_claim_comes_back(end: str) -> None:
+    """A claim that could not be delivered is undone; one that was settled since is not."""
+    room = driver()
+    one, two = room.client(), room.client()
+    one.call(Q, "put", "a")
+    two.deaf = True
+    unheard = two.send(Q, "claim")
+    number = unheard.result()[0]
+    if end == "cancel":
+        unheard.cancel()
+        assert unheard.result() is CANCELLED
+    else:
+        two.end()
+    assert not room.instance(Q).holds(number)
+    settled = one.send(Q, "claim")
+    one.call(Q, "settle", settled.result()[0])
+    assert one.call(Q, "empty") is True and one.call(Q, "qsize") == 0
+
+
+class Jobs(RuleBasedStateMachine):
+    """Three processes that claim, against a list of jobs: each is done once, and none is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = driver()
+        self.clients = [self.room.client() for _ in range(3)]
+        self.items: list[int] = []
+        self.claims: dict[int, tuple[int, int]] = {}  # by number: who and what
+        self.line: list[tuple[Ticket, int, float | None]] = []
+        self.count = 0
+        self.done: list[int] = []
+
+    def begin(self, ticket: Ticket, client: int, item: int) -> None:
+        number, given = ticket.result()
+        assert given == item
+        self.claims[number] = (client, item)
+
+    def give_back(self, numbers: list[int]) -> None:
+        items = [self.claims.pop(number)[1] for number in numbers]
+        while items and self.line:
+            ticket, client, _ = self.line.pop(0)
+            self.begin(ticket, client, items.pop(0))
+        self.items[:0] = items
+
+    @rule()
+    def put(self) -> None:
+        self.count += 1
+        self.clients[0].call(Q, "put", self.count, owner=9)
+        if self.line:
+            ticket, client, _ = self.line.pop(0)
+            self.begin(ticket, client, self.count)
+        else:
+            self.items.append(self.count)
+
+    @rule(client=st.integers(0, 2), timeout=st.sampled_from([None, 1.0]))
+    def claim(self, client: int, timeout: float | None) -> None:
+        ticket = self.clients[client].send(Q, "claim", timeout=timeout)
+        if self.items:
+            self.begin(ticket, client, self.items.pop(0))
+        else:
+            self.line.append((ticket, client, None if timeout is None else self.room.now + timeout))
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), done=st.booleans())
+    def settle(self, data: st.DataObject, done: bool) -> None:
+        number = data.draw(st.sampled_from(list(self.claims)))
+        client, item = self.claims[number]
+        self.clients[client].call(Q, "settle", number, done)
+        if done:
+            del self.claims[number]
+            self.done.append(item)
+        else:
+            self.give_back([number])
+
+    @rule()
+    def pass_time(self) -> None:
+        self.room.advance(0.5)
+        for entry in [entry for entry in self.line if entry[2] is not None and entry[2] <= self.room.now]:
+            assert entry[0].outcome() is queue.Empty
+            self.line.remove(entry)
+
+    @rule(client=st.integers(0, 2))
+    def die(self, client: int) -> None:
+        self.line = [entry for entry in self.line if entry[1] != client]
+        self.clients[client].end()
+        self.clients[client] = self.room.client()
+        self.give_back([number for number, claim in self.claims.items() if claim[0] == client])
+
+    @invariant()
+    def agree(self) -> None:
+        assert all(entry[0].waits for entry in self.line)
+        claimed = [item for _, item in self.claims.values()]
+        assert sorted([*self.items, *claimed, *self.done]) == list(range(1, self.count + 1))
+        told: Any = self.room.statistics(Q)
+        assert told["items"] == len(self.items) and told["getters"] == len(self.line)
+        assert [row["token"] for row in told["claims"]] == list(self.claims)
+
+
+TestJobs = Jobs.TestCase
+TestJobs.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+# -- the whole
 
 
 def test_statistics() -> None:

@@ -22,9 +22,11 @@ def driver(**options: Any) -> Driver:
 
 
 def test_declarations() -> None:
-    """The plugin's hook declares `lock` and `rlock`."""
-    assert [record.typeid for record in registry_shared_objects()] == ["lock", "rlock"]
-    for record in registry_shared_objects():
+    """The plugin's hook declares the whole family; `lock` and `rlock` look alike from outside."""
+    assert [record.typeid for record in registry_shared_objects()] == [
+        *("lock", "rlock", "rwlock", "semaphore", "bounded_semaphore", "event", "condition", "barrier", "latch")
+    ]
+    for record in (LOCK, RLOCK):
         assert record.interface.exposed == ("acquire", "locked", "release")
         assert record.interface.shape == "lock"
 

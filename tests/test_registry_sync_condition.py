@@ -232,7 +232,7 @@ def test_passing_on_without_waiting() -> None:
 
 def test_a_wait_clears_the_mark() -> None:
     """A holder that was told, and then waits, has left the lock in order."""
-    room, (a, b, c) = clients(3)
+    _, (a, b, c) = clients(3)
     a.call(C, "acquire")
     a.end()
     assert b.call(C, "acquire").abandoned

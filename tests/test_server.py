@@ -17,7 +17,7 @@ import pytest
 from servers import KEY, THINGS, Script, Served, another, running, until
 from things import ALL
 
-from registry import ManagerServer, _codec, _wire, connect
+from registry import ManagerServer, _codec, _connection, _wire, connect
 from registry import server as module
 from registry._addresses import Place, ServerLock, parse
 from registry._transport import SocketTransport, dial
@@ -327,7 +327,7 @@ def test_a_stall_expires_nobody(home: Path) -> None:
 def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its calls are no longer taken once its output waits, also those that had been read; then it is cut."""
     stuck = threading.Event()
-    monkeypatch.setattr(module, "STUCK", 0.2)
+    monkeypatch.setattr(_connection, "STUCK", 0.2)
     size = 100_000
     with Raw("here") as raw, connect("here", KEY) as client:
         assert client.notes("n").add(1) == 1
@@ -343,7 +343,7 @@ def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer, monke
         for _ in range(50):
             client.notes("n").add(1)
             most = max(most, connection._transport.get_write_buffer_size())
-        assert most < module.UNSENT + module.FRAMES_A_TURN * size
+        assert most < _connection.UNSENT + _connection.FRAMES_A_TURN * size
         assert server.host.calls - before < 400
         poll = select.poll()
         poll.register(raw.sock, select.POLLHUP)
@@ -421,7 +421,7 @@ def test_nothing_is_taken_after_a_goodbye(server: ManagerServer) -> None:
 
 def test_a_peer_that_does_not_show_the_key_is_cut(server: ManagerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever connects and then is silent holds a connection for a moment only."""
-    monkeypatch.setattr(module, "HANDSHAKE", 0.05)
+    monkeypatch.setattr(_connection, "HANDSHAKE", 0.05)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(server.address))
         sock.settimeout(10)

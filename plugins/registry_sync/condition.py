@@ -214,7 +214,6 @@ class Condition(RLock):
         waiter = self._waiting.wait(otherwise=LockLost(step.title, "the time for this call was up"))
         deadline = None if timeout is None else step.now + timeout
         self._waits[waiter.number] = (self._notified, self._levels, self._numbers, 0, deadline, is_plain)
-        self._numbers = []
         if passing:
             self._pass_notification(self._given)
         if timeout is not None and timeout <= 0:

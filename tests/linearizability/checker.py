@@ -13,7 +13,8 @@ The search is that of Wing and Gong (JPDC'93) with Lowe's memory of what was tri
 loses an answer:
 
 * a history is split by what its model says is independent, for an object is linearizable if its parts are;
-* an operation that fits and changes nothing is placed at once, since it can stand in nobody's way;
+* an operation that only reads is placed as soon as it fits, since it can stand in nobody's way. That a write
+  happens to change nothing is not enough: it may be needed later;
 * an operation with no known result is placed only where it changes something, and last among its equals in
   the order in which they began;
 * whoever returned first is tried first: not needed, but it mostly is the right order.
@@ -86,6 +87,10 @@ class Model:
     def split(self, history: Sequence[Operation]) -> Mapping[Hashable, Sequence[Operation]]:
         """Return the parts of a history that do not depend on each other, by what to call them."""
         return {"": history}
+
+    def reads(self, operation: Operation) -> bool:
+        """Tell whether an operation with this result leaves every state as it is."""
+        return False
 
     def twin(self, operation: Operation) -> Hashable:
         """Return what makes two operations with no known result do the same."""
@@ -221,7 +226,7 @@ def _search(part: Hashable, row: Sequence[Operation], model: Model, limit: int) 
         for place in found:
             operation = known[place]
             after = list(model.step(state, operation))
-            if after == [state]:
+            if after and model.reads(operation):
                 yield 1 << place, operation, state
                 return
             steps.append((1 << place, operation, after))

@@ -44,9 +44,11 @@ def parse_jepsen(lines: Iterable[str]) -> list[Operation]:
         if process not in begun:
             raise ValueError(f"line {time + 1} ends what has not begun: {line!r}")
         since, verb, given = begun.pop(process)
-        result: Any = {"read": lambda: _value(value), "write": lambda: None, "cas": lambda: what == "ok"}
-        unknown = what == "info" or value == ":timed-out"
-        operations.append(_operation(process, verb, given, since, *((UNKNOWN,) if unknown else (result[verb](), time))))
+        if what == "info" or value == ":timed-out":
+            operations.append(_operation(process, verb, given, since, UNKNOWN))
+        else:
+            result = _value(value) if verb == "read" else what == "ok" if verb == "cas" else None
+            operations.append(_operation(process, verb, given, since, result, time))
     operations += [_operation(process, verb, given, since, UNKNOWN) for process, (since, verb, given) in begun.items()]
     return operations
 
@@ -200,6 +202,15 @@ EXAMPLES = (
         "A: cas(0, 1)     |--",
         "B: cas(0, 2) -> True  |-|",
         "C: read() -> 2              |-|",
+    ),
+    example(
+        "a write of what is there already may be needed later",
+        Register(0),
+        True,
+        "A: write(1)               |--|",
+        "B: write(1)                    |-------|",
+        "C: cas(1, 0) -> True            |--|",
+        "D: cas(1, 0) -> True                      |--|",
     ),
     example(
         "of two who compare and set one wins",
@@ -415,6 +426,14 @@ EXAMPLES = (
         "A: end()                           |--|",
         "B: acquire() -> True                    |--|",
         "C: acquire() -> True                          |--|",
+    ),
+    example(
+        "a permit is returned once",
+        Semaphore(2),
+        False,
+        "A: acquire() -> 7        |--|",
+        "A: release(7)                 |--|",
+        "A: release(7)                      |--|",
     ),
     example(
         "a bounded semaphore refuses a permit too many",

@@ -22,7 +22,10 @@ from linearizability.checker import UNKNOWN, Model, Operation
 from registry.errors import NotOwner
 
 #: The state of a key that a dict has not.
-MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+MISSING: Final[Hashable] = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+
+
+_READS = frozenset({"read", "get", "__getitem__", "__contains__"})
 
 
 def _fits(operation: Operation, result: object) -> bool:
@@ -40,8 +43,14 @@ class _Single(Model):
         result, after = self.outcome(state, operation.verb, operation.argument)
         return (after,) if _fits(operation, result) else ()
 
+    def reads(self, operation: Operation) -> bool:
+        # Of all others what answers so has not found what it would have changed.
+        if operation.verb in _READS or operation.result is KeyError:
+            return True
+        return operation.result is False and operation.verb in ("cas", "compare_and_set")
+
     def twin(self, operation: Operation) -> Hashable:
-        return (operation.verb, operation.argument)
+        return operation.verb, operation.argument
 
 
 @attrs.frozen
@@ -156,6 +165,9 @@ class Queue(Model):
         undoable |= {call for op in history if op.verb == "end" for call, _ in op.argument}
         return {"": [op if op.call in undoable else attrs.evolve(op, call=None) for op in history]}
 
+    def reads(self, operation: Operation) -> bool:
+        return operation.verb == "qsize" or operation.result in (queue.Empty, queue.Full)
+
     def step(self, state: QueueState, operation: Operation) -> Iterable[Hashable]:
         verb, result = operation.verb, operation.result
         items, taken, over = state
@@ -232,6 +244,9 @@ class Lock(Model):
     def initial(self) -> Hashable:
         return LockState()
 
+    def reads(self, operation: Operation) -> bool:
+        return operation.verb in ("locked", "look") or operation.result in (False, NotOwner)
+
     def step(self, state: LockState, operation: Operation) -> Iterable[Hashable]:
         verb, result = operation.verb, operation.result
         if verb == "locked":
@@ -245,8 +260,9 @@ class Lock(Model):
         if operation.session in state.over or (operation.call is not None and operation.call in state.over):
             return ()
         if verb == "acquire":
-            after = self.granted(state, operation) if result is not False else self.refused(state, operation)
-            return () if after is None else (after,)
+            given = self.granted(state, operation) if result is not False else None
+            denied = self.refused(state, operation) if result in (False, UNKNOWN) else None
+            return [after for after in (given, denied) if after is not None]
         if verb == "release":
             holds = state.holder == operation.session and (
                 operation.argument is None or state.token in (None, operation.argument)
@@ -271,6 +287,8 @@ class Lock(Model):
             return None
         token = None
         if operation.result is not UNKNOWN:
+            if not isinstance(operation.result, tuple):
+                return None
             token, abandoned = operation.result
             if token <= state.last or abandoned != state.abandoned:
                 return None
@@ -310,6 +328,10 @@ class FairLock(Lock):
                 row.append(attrs.evolve(operation, verb="request", result=result))
         return {"": row}
 
+    def reads(self, operation: Operation) -> bool:
+        # Who waited in vain has left the line.
+        return super().reads(operation) and operation.argument != "wait"
+
     def step(self, state: LockState, operation: Operation) -> Iterable[Hashable]:
         if operation.verb != "request":
             return super().step(state, operation)
@@ -344,20 +366,23 @@ class FairLock(Lock):
 
 
 class SemaphoreState(NamedTuple):
-    """The permits that are there, those that each session has by which calls, and what is over."""
+    """The permits that are there, those that are out, and what is over.
+
+    A permit that is out is (session, call, token), where what nobody will ask for is None.
+    """
 
     free: int
-    held: tuple[tuple[Hashable, int], ...] = ()
-    by: frozenset[Hashable] = frozenset()
+    out: tuple[tuple[Hashable, Hashable, int | None], ...] = ()
     over: frozenset[Hashable] = frozenset()
 
 
 @attrs.frozen
 class Semaphore(Model):
-    """Permits: ``acquire`` gives True or False, ``release``, ``undo``, ``end``.
+    """Permits: ``acquire``, ``release(token)``, ``value``, ``undo``, ``end``.
 
-    The permits that a session has taken and not given back come back at its end. A session that has none may
-    give one all the same, unless the semaphore is bounded.
+    ``acquire`` gives a token or True, and False where it was refused. The permits of a session come back at its
+    end. A session that has none may give one all the same, unless the semaphore is bounded. Nothing is said of
+    the order in which those who wait are served.
 
     Attributes:
         permits: How many there are.
@@ -374,35 +399,51 @@ class Semaphore(Model):
         undoable = {op.argument for op in history if op.verb == "undo"}
         return {"": [op if op.call in undoable else attrs.evolve(op, call=None) for op in history]}
 
+    def reads(self, operation: Operation) -> bool:
+        return operation.verb == "value" or operation.result in (False, NotOwner, ValueError)
+
     def step(self, state: SemaphoreState, operation: Operation) -> Iterable[Hashable]:
-        verb, session = operation.verb, operation.session
-        free, held, by, over = state
-        has = dict(held).get(session, 0)
+        verb, session, result = operation.verb, operation.session, operation.result
+        free, out, over = state
+        if verb == "value":
+            return (state,) if _fits(operation, free) else ()
         if verb == "undo":
-            call = operation.argument
-            if call in by:
-                state = SemaphoreState(free + 1, _with(held, session, has - 1), by - {call}, over)
-            return (state._replace(over=over | {call}),)
+            left = tuple(permit for permit in out if permit[1] != operation.argument)
+            return (SemaphoreState(free + len(out) - len(left), left, over | {operation.argument}),)
         if verb == "end":
-            return (SemaphoreState(free + has, _with(held, session, 0), by, over | {session}),)
+            left = tuple(permit for permit in out if permit[0] != session)
+            return (SemaphoreState(free + len(out) - len(left), left, over | {session}),)
         if session in over or (operation.call is not None and operation.call in over):
             return ()
         if verb == "acquire":
-            if not free or operation.result is False:
-                return (state,) if not free and operation.result is False else ()
-            if operation.call is not None:
-                by |= {operation.call}
-            after = SemaphoreState(free - 1, _with(held, session, has + 1), by, over)
-            return (after,) if _fits(operation, True) else ()
+            if not free or result is False:
+                return (state,) if not free and result is False else ()
+            if not (result is UNKNOWN or isinstance(result, int)):
+                return ()
+            token = None if result is UNKNOWN or result is True else result
+            # Sorted, for it does not matter who came first.
+            out = tuple(sorted((*out, (session, operation.call, token)), key=repr))
+            return (SemaphoreState(free - 1, out, over),)
         if verb == "release":
-            if self.bounded and free + sum(count for _, count in held) - bool(has) + 1 > self.permits:
-                return (state,) if _fits(operation, ValueError) else ()
-            after = SemaphoreState(free + 1, _with(held, session, max(0, has - 1)), by, over)
-            return (after,) if _fits(operation, None) else ()
+            return self._released(state, operation)
         raise ValueError(f"a semaphore has no {verb!r}")
 
-
-def _with(held: tuple[tuple[Hashable, int], ...], session: Hashable, count: int) -> tuple[tuple[Hashable, int], ...]:
-    """Return the rows with a new one for a session, in an order that does not depend on who came when."""
-    rows = {**dict(held), session: count}
-    return tuple(sorted(((name, number) for name, number in rows.items() if number), key=repr))
+    def _released(self, state: SemaphoreState, operation: Operation) -> Iterable[Hashable]:
+        free, out, over = state
+        token = operation.argument
+        mine = [permit for permit in out if permit[0] == operation.session and token in (None, permit[2])]
+        if not mine:
+            if token is not None:
+                return (state,) if _fits(operation, NotOwner) else ()
+            if self.bounded and free + len(out) >= self.permits:
+                return (state,) if _fits(operation, ValueError) else ()
+        if not _fits(operation, None):
+            return ()
+        if not mine:
+            return (SemaphoreState(free + 1, out, over),)
+        after = []
+        for permit in mine:
+            left = list(out)
+            left.remove(permit)
+            after.append(SemaphoreState(free + 1, tuple(left), over))
+        return after

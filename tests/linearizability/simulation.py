@@ -22,7 +22,7 @@ import attrs
 import msgspec
 
 from linearizability.checker import UNKNOWN, Model, Operation
-from linearizability.models import Counter, DictKeys, FairLock, Queue
+from linearizability.models import Counter, DictKeys, FairLock, Queue, Semaphore
 from registry import SharedObject, _codec, _wire
 from registry._host import Attachment, Host, Identity
 from registry._leaves import Carried, Grant
@@ -30,14 +30,19 @@ from registry._wire import Frame, Kind, ProtocolError
 from registry.errors import NoSuchObject
 from registry_containers import COUNTER, DICT
 from registry_queues import QUEUE
-from registry_sync import LOCK
+from registry_sync import LOCK, SEMAPHORE
 
 START = 1_000_000.0
 DECLARATIONS: dict[str, SharedObject[Any]] = {
-    declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK)
+    declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, SEMAPHORE)
 }
-KINDS = ("counter", "dict", "queue", "lock")
+KINDS = ("counter", "dict", "queue", "lock", "semaphore")
 ROOM = 2  # in the queue
+PERMITS = 2  # of the semaphore
+
+# Of so many replies to a call that is to be undone none need be the answer to the cancel: what a wait has got
+# before the cancel was read, and the same once more, if the call was sent again.
+STRAY = 2
 
 #: What each of the shared objects may answer.
 MODELS: Mapping[str, Model] = {
@@ -45,10 +50,13 @@ MODELS: Mapping[str, Model] = {
     "dict:d": DictKeys(),
     "queue:q": Queue(ROOM),
     "lock:l": FairLock(),
+    "semaphore:s": Semaphore(PERMITS),
 }
 SUBJECTS = {subject.partition(":")[0]: subject for subject in MODELS}
 DEFINITIONS = {
-    subject: _codec.encode_arguments((), {"maxsize": ROOM} if subject == "queue:q" else {}) for subject in MODELS
+    **dict.fromkeys(MODELS, _codec.encode_arguments((), {})),
+    "queue:q": _codec.encode_arguments((), {"maxsize": ROOM}),
+    "semaphore:s": _codec.encode_arguments((PERMITS,), {}),
 }
 
 IDENTITY = Identity(
@@ -107,9 +115,9 @@ class Pending:
             object.
         invoked: When it began.
         deadline: When it gives up by itself, if it does.
-        told: The replies that it acknowledges.
+        told: The replies that it acknowledges; `sure` tells whether its own reply proves that the server knows.
         settle: Whether its cancel is to undo what it has done, if it was cancelled; `since` when.
-        owed: Whether the reply may still come before the answer to the cancel.
+        replies: How many replies have come on this connection since it was to be undone.
     """
 
     seq: int
@@ -123,9 +131,10 @@ class Pending:
     named: dict[str, Any] = attrs.field(factory=dict)
     deadline: float | None = None
     told: frozenset[int] = frozenset()
+    sure: bool = True
     settle: bool | None = None
     since: float = 0.0
-    owed: bool = False
+    replies: int = 0
 
     @property
     def waits(self) -> bool:
@@ -148,6 +157,7 @@ class Caller:
         self.generation = 0
         self.connection: Connection | None = None
         self.token: int | None = None  # of the lock that it holds
+        self.permits: list[int] = []  # of the semaphore
         self.alive = True
         self.died = 0.0
         self.owing: dict[int, str] = {}  # what it had called and not heard of when it died
@@ -177,7 +187,6 @@ class Simulation:
         self.callers: list[Caller] = []
         self.buried: list[Caller] = []
         self.connections: list[Connection] = []
-        self.made = 0
         self.items = 0
         self.history: list[Operation] = []
         self.refused: list[str] = []
@@ -190,13 +199,17 @@ class Simulation:
 
     def run(self) -> Recording:
         """Let the callers call, wind up, and look at what is left."""
-        while self.calls > 0:
+        for _ in range(40 * self.calls):  # or else all might wait for each other
             self.turn()
+            if self.calls <= 0:
+                break
         stalled = not self.settle()
         self.audit()
         for caller in (*self.callers, *self.buried):
             for pending in caller.pending.values():
                 self.note(caller, pending, UNKNOWN, inf)
+                if pending.settle is not None and pending.waits:
+                    self.note_undo(caller, pending, UNKNOWN, inf)
         return Recording(tuple(self.history), tuple(self.refused), stalled)
 
     def turn(self) -> None:
@@ -224,6 +237,7 @@ class Simulation:
 
     def settle(self) -> bool:
         """Deliver everything, bury the dead, and free what is held; False where that comes to no end."""
+        self.calls = 0
         self.trouble = 0.0
         for _ in range(2_000):
             self.tick()
@@ -239,6 +253,9 @@ class Simulation:
                     moved = True
                 elif caller.token is not None and None in caller.threads:
                     self.call(caller, "lock")
+                    moved = True
+                elif caller.permits and None in caller.threads:
+                    self.call(caller, "semaphore")
                     moved = True
             if not moved and self.host.next_due() is not None:
                 self.pass_time()
@@ -258,6 +275,9 @@ class Simulation:
         if "lock" in self.kinds:
             questions.append(("lock", "look", None, "look", ()))
             questions.append(("lock", "acquire", "try", "acquire", (False,)))
+        if "semaphore" in self.kinds:
+            questions.append(("semaphore", "value", None, "value", ()))
+            questions += [("semaphore", "acquire", "try", "acquire", (False,))] * (PERMITS + 1)
         if "queue" in self.kinds:
             questions += [("queue", "get", None, "get", (False,))] * (ROOM + 4)
         for kind, verb, argument, method, given in questions:
@@ -326,7 +346,6 @@ class Simulation:
             self.cut(caller)
             self.connect(caller)
         elif caller.connection is not None and caller.connection.attached:
-            pending.owed = pending.settle
             self.send_cancel(caller, pending)
 
     def some_death(self) -> None:
@@ -377,7 +396,7 @@ class Simulation:
             self.collect()
         self.callers.remove(caller)
         self.buried.append(caller)
-        for kind in ("queue", "lock"):
+        for kind in ("queue", "lock", "semaphore"):
             subject = SUBJECTS[kind]
             rows = {seq: True for seq, other in caller.owing.items() if other == subject}
             rows |= {seq: False for seq, other in caller.unconfirmed.items() if other == subject}
@@ -435,8 +454,10 @@ class Simulation:
             else:
                 self.items += 1
                 self.start(caller, thread, kind, verb, self.items, verb, self.items, **named)
-        else:
+        elif kind == "lock":
             self.call_lock(caller, thread)
+        else:
+            self.call_semaphore(caller, thread)
 
     def call_dict(self, caller: Caller, thread: int) -> None:
         """Let a thread call something of the dict that is about one key."""
@@ -480,6 +501,21 @@ class Simulation:
             timeout = draw.choice((None, None, 0.3, 1.0))
             self.start(caller, thread, "lock", "acquire", "wait", "acquire", timeout=timeout)
 
+    def call_semaphore(self, caller: Caller, thread: int) -> None:
+        """Let a thread call something of the semaphore."""
+        draw = self.random
+        what = draw.random()
+        if caller.permits and (self.calls <= 0 or what < 0.5):
+            token = caller.permits.pop(draw.randrange(len(caller.permits)))
+            self.start(caller, thread, "semaphore", "release", token, "release", number=token)
+        elif what < 0.6:
+            self.start(caller, thread, "semaphore", "value", None, "value")
+        elif what < 0.75:
+            self.start(caller, thread, "semaphore", "acquire", "try", "acquire", False)
+        else:
+            timeout = draw.choice((None, None, 0.3, 1.0))
+            self.start(caller, thread, "semaphore", "acquire", "wait", "acquire", timeout=timeout)
+
     def start(
         self,
         caller: Caller,
@@ -514,6 +550,8 @@ class Simulation:
             return
         mark = min(caller.mark, seq - 1)
         pending.told = frozenset(other for other in caller.heard if other < seq)
+        # A wait that is sent again may end before the frame is read that says so.
+        pending.sure = pending.verb != "look" and not (again and pending.waits)
         if pending.verb == "look":
             question = msgspec.Raw(_codec.encode([list(pending.subject.split(":")), {}]))
             body = _wire.encode(_wire.ControlBody("statistics", question))
@@ -601,7 +639,7 @@ class Simulation:
             connection.attached = True
             for pending in caller.pending.values():
                 if pending.settle is not None:
-                    pending.owed = False
+                    pending.replies = 0
                     self.send_cancel(caller, pending)
             for pending in caller.pending.values():
                 if pending.settle is None:
@@ -610,8 +648,9 @@ class Simulation:
         heard = caller.pending.get(frame.sequence)
         if heard is None or frame.generation != caller.generation:
             return
-        if heard.owed and frame.kind != Kind.CANCELLED:
-            heard.owed = False
+        if heard.settle and frame.kind != Kind.CANCELLED and heard.replies < STRAY:
+            heard.replies += 1
+            self.send_cancel(caller, heard)
             return
         if (
             heard.settle is None
@@ -632,35 +671,32 @@ class Simulation:
         del caller.pending[pending.seq]
         caller.threads[pending.thread] = None
         caller.heard.add(pending.seq)
-        if pending.verb != "look":
+        if pending.sure and pending.settle is None:
             for seq in pending.told:
                 caller.unconfirmed.pop(seq, None)
         if frame.kind == Kind.CANCELLED:
             if pending.waits:
                 self.note(caller, pending, UNKNOWN, inf)
-                undo = Operation(
-                    process=(caller.name, pending.thread),
-                    verb="undo",
-                    argument=(caller.name, pending.seq),
-                    invoked=pending.since,
-                    returned=now,
-                    subject=pending.subject,
-                )
-                self.history.append(undo)
+                self.note_undo(caller, pending, None, now)
             return
         result = _codec.decode(frame.body, incoming=_opened)
         if isinstance(result, NoSuchObject) and pending.verb == "look":
             result = (None, ())  # what nobody has used yet, nobody holds
         elif isinstance(result, BaseException):
             result = type(result)
+        elif isinstance(result, Grant) and not result:
+            result = False
         elif isinstance(result, Grant):
-            result = (result.number, result.abandoned) if result else False
+            if pending.subject == SUBJECTS["lock"]:
+                caller.token = result.number
+                result = (result.number, result.abandoned)
+            else:
+                caller.permits.append(result.number)
+                result = result.number
         elif pending.verb == "look":
             result = (result["holder"], tuple(result["waiters"]))
         if frame.kind == Kind.REPLY and pending.waits:
             caller.unconfirmed[pending.seq] = pending.subject
-        if pending.verb == "acquire" and result and frame.kind == Kind.REPLY:
-            caller.token = result[0]
         self.note(caller, pending, result, now)
 
     def note(self, caller: Caller, pending: Pending, result: Any, returned: float) -> None:
@@ -677,6 +713,19 @@ class Simulation:
                 call=(caller.name, pending.seq),
             )
         )
+
+    def note_undo(self, caller: Caller, pending: Pending, result: Any, returned: float) -> None:
+        """Add to the history that a call was settled."""
+        undo = Operation(
+            process=(caller.name, pending.thread),
+            verb="undo",
+            argument=(caller.name, pending.seq),
+            result=result,
+            invoked=pending.since,
+            returned=returned,
+            subject=pending.subject,
+        )
+        self.history.append(undo)
 
 
 def _opened(leaf: Any) -> Any:

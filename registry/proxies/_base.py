@@ -1,0 +1,247 @@
+"""Proxies as such: what they know of their object, how they call it, and what all of them can do."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from registry import _codec
+from registry._leaves import Carried, Handle, OpaqueValue
+from registry._snapshots import freeze
+from registry.declarations import Interface
+from registry.errors import NotShareable
+
+if TYPE_CHECKING:
+    from registry._link import Link
+MISSING: Any = object()
+
+# A grant that calls rely on: the type and name of what gave it, and its number.
+Mark = tuple[str, str, int]
+
+
+class Home(Protocol):
+    """What a proxy needs of its client."""
+
+    address: str
+    timeout: float
+
+    def link(self) -> Link: ...
+    def interface(self, typeid: str) -> Interface: ...
+    def revive(self, handle: Handle) -> Any: ...
+    @property
+    def reopen(self) -> Callable[[str, str, str], Any]: ...
+    @property
+    def domain(self) -> str: ...
+
+
+class Remote:
+    """One object of one server, as a client knows it. Its proxies hold it; it has no public face.
+
+    Attributes:
+        home: The client it was reached through.
+        typeid: Its type; `name` its name, empty where the type has one object only.
+        definition: The arguments that make it, encoded.
+        interface: The type's row in the server's table, once it is known.
+    """
+
+    __slots__ = ("_args", "_at", "_handle", "_kwargs", "definition", "home", "interface", "is_found", "name", "typeid")
+
+    def __init__(self, home: Home, typeid: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.home = home
+        self.typeid = typeid
+        self.name = args[0] if args and isinstance(args[0], str) else ""  # until the type's row says what it is
+        self.definition = b""
+        self.interface: Interface | None = None
+        self._args = args
+        self._kwargs = kwargs
+        self.is_found = False  # it came as a handle: where each call makes a new object, this one is there
+        self._at: tuple[Link, bytes] | None = None
+        self._handle = 0
+
+    def resolve(self) -> Interface:
+        """Take the row of the type, connecting if need be, and read the arguments by it.
+
+        Raises:
+            UnknownType: The server has no such type.
+            TypeError: A name is missing, or one is given where the type has none.
+        """
+        interface = self.interface
+        if interface is None:
+            interface = self.home.interface(self.typeid)
+            args = self._args
+            if interface.per == "name":
+                if not args or not isinstance(args[0], str) or not args[0]:
+                    raise TypeError(
+                        f'a shared {self.typeid} has a name: .{self.typeid}("NAME"); processes that use the same '
+                        "name share the same object"
+                    )
+                self.name, args = args[0], args[1:]
+            elif interface.per == "call" and self.is_found:
+                args = ()
+            elif interface.per == "call":
+                self.name = os.urandom(12).hex()
+            else:
+                self.name = ""
+            self.definition = _codec.encode_arguments(args, self._kwargs, None, _outgoing)
+            self.interface = interface
+        return interface
+
+    @property
+    def title(self) -> str:
+        return f"{self.typeid}:{self.name}" if self.name else self.typeid
+
+    def invoke(
+        self,
+        method: str,
+        args: Iterable[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> Any:
+        """Call a method of the hosted object and return its result, containers not yet frozen."""
+        interface = self.interface or self.resolve()
+        link = self.home.link()
+        at = self._at
+        if at is None or at[0] is not link or at[1] is not link.key:
+            self._handle = link.handle(self.typeid, self.name, self.definition)
+            self._at = (link, link.key)
+        arguments = _codec.encode_arguments(
+            args, kwargs or {}, interface.carried.get(method), _outgoing, self._opaque if link.same_user else None
+        )
+        frame = link.call(
+            self._handle,
+            method,
+            arguments,
+            about=self,
+            readonly=method in interface.readonly,
+            waiting=method in interface.waiting,
+            timeout=None if method in interface.waiting else self.home.timeout,
+        )
+        return link.result(frame, self._incoming, self, method)
+
+    def _opaque(self, value: object) -> Carried:
+        """Pickle a carried value that has no typed form; only processes of this user on this host get it back."""
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        try:
+            return Carried(pickle.dumps(value, protocol=5), self.home.domain, kind)
+        except Exception as error:
+            raise NotShareable(f"a {kind}", f"it has no typed form and cannot be pickled: {error}") from error
+
+    def carry(self, value: object) -> Carried:
+        """Encode a value as a parameter declared *carried* would."""
+        try:
+            return _codec.carry(value, _outgoing)
+        except NotShareable:
+            if not self.home.link().same_user:
+                raise
+            return self._opaque(value)
+
+    def mark(self, number: int) -> Mark:
+        """Return what calls carry that rely on a grant of this object."""
+        return (self.typeid, self.name, number)
+
+    def relax(self, mark: Mark) -> None:
+        """Have the calls of this thread rely on a grant no more; where they do several times, once less."""
+        guards = self.home.link().guards
+        for place in range(len(guards) - 1, -1, -1):
+            if guards[place] == mark:
+                del guards[place]
+                return
+
+    def _incoming(self, leaf: Any) -> object:
+        kind = type(leaf)
+        if kind is Carried:
+            if not leaf.domain:
+                return _codec.decode_carried(leaf, self._incoming)
+            if leaf.domain != self.home.domain or not self.home.link().same_user:
+                return OpaqueValue(leaf.kind, leaf.domain)
+            # Written by a process of this user on this host, as the server's stamp says; it never was another's.
+            return pickle.loads(leaf.data)
+        if kind is Handle:
+            return self.home.revive(leaf)
+        return leaf
+
+
+def _outgoing(value: object) -> object:
+    """Send a proxy as the handle of its object."""
+    if isinstance(value, Proxy):
+        remote = value._remote
+        return Handle(remote.home.address, remote.typeid, remote.name)
+    return NotImplemented
+
+
+class Proxy:
+    """Stand for a hosted object."""
+
+    __slots__ = ("__weakref__", "_local", "_remote")
+    _remote: Remote
+    _local: Any
+    _interface: Interface
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._local = None
+
+    def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
+        """Call the hosted method; what comes back is this class's to freeze."""
+        return self._remote.invoke(method, args, kwargs)
+
+    def _snapshot(self, value: Any, key: object = MISSING) -> Any:
+        name = self._remote.name or self._remote.typeid
+        return freeze(value, name) if key is MISSING else freeze(value, name, key)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        remote = self._remote
+        raise AttributeError(
+            f"shared {remote.title} on server {remote.home.link().label} has no method {name!r}; "
+            f"it has {', '.join(self._interface.exposed)}",
+            name=name,
+            obj=self,
+        )
+
+    def __repr__(self) -> str:
+        remote = self._remote
+        name = f" {remote.name!r}" if remote.name else ""
+        return f"<shared {remote.typeid}{name} on {remote.home.address}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity() == other._identity() if isinstance(other, Proxy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[str, str, str]:
+        return (self._remote.home.address, self._remote.typeid, self._remote.name)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str, str]]:
+        return self._remote.home.reopen, self._identity()
+
+    def __copy__(self) -> Proxy:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Proxy:
+        return self
+
+
+def taking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method that may wait: what it gives goes back if an exception keeps it from its caller."""
+
+    @wraps(function)
+    def method(self: Any, /, *args: object, **kwargs: object) -> Any:
+        link = self._remote.home.link()
+        local = link.local
+        try:
+            value = function(self, *args, **kwargs)
+            taking = local.taking
+            if taking is not None:
+                # A statement and not a call: nothing can raise between it and the return.
+                taking.delivered = True
+            return value
+        except BaseException:
+            link.take_back()
+            raise
+
+    return method

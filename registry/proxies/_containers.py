@@ -1,0 +1,203 @@
+"""Mappings, sequences and sets: compared by content, every verb one call, what they read a snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from registry._leaves import OpaqueValue
+from registry.errors import EditConflict, SnapshotError
+from registry.proxies._base import Proxy, Remote, taking
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Container(Proxy):
+    """Compare by content; have no hash, as containers have none."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def _content(self) -> Any:
+        raise TypeError(f"{self!r} does not show its content")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Container):
+            return self._identity() == other._identity() or bool(self._content() == other._content())
+        return bool(self._content() == other)
+
+
+class MappingShape(Container):
+    """A mapping in which every verb is one call."""
+
+    __slots__ = ()
+
+    def _content(self) -> Any:
+        return self._call("copy") if "copy" in self._interface.exposed else dict(self._call("items"))
+
+    def __getitem__(self, key: object) -> Any:
+        return self._snapshot(self._call("__getitem__", key), key)
+
+    def get(self, key: object, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`, which never leaves this process."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def pop(self, key: object, *default: Any) -> Any:
+        """Remove `key` and return its value, plain: it is the caller's now."""
+        try:
+            return self._call("pop", key)
+        except KeyError:
+            if default:
+                return default[0]
+            raise
+
+    def copy(self) -> dict[Any, Any]:
+        """Return the whole mapping of one moment as a plain dict."""
+        return dict(self._content())
+
+    def keys(self) -> Any:
+        """Return the keys of one moment."""
+        return self._snapshot(self._call("keys"))
+
+    def values(self) -> Any:
+        """Return the values of one moment."""
+        return self._snapshot(self._call("values"))
+
+    def items(self) -> Any:
+        """Return the pairs of one moment."""
+        return self._snapshot(self._call("items"))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._call("__iter__"))
+
+    def update(self, other: Any = (), /, **kwargs: Any) -> None:
+        """Set many keys in one call, at one moment."""
+        if isinstance(other, (Mapping, MappingShape)):
+            pairs = list(other.items())
+        elif hasattr(other, "keys"):
+            pairs = [(key, other[key]) for key in other.keys()]
+        else:
+            pairs = [(key, value) for key, value in other]
+        pairs += kwargs.items()
+        if any(parameters for parameters in self._interface.carried.values()):
+            pairs = [(key, self._remote.carry(value)) for key, value in pairs]
+        self._call("update", [[key, value] for key, value in pairs])
+
+    def compare_and_set(self, key: object, expected: object, value: object) -> bool:
+        """Set `key` if its value equals `expected`; one call where the two are spelled alike."""
+        version = 0
+        while True:
+            answer = self._call("compare_and_set", key, expected, value, version)
+            if isinstance(answer, bool):
+                return answer
+            version, present = answer
+            if present != expected:
+                return False
+
+    def edit(self, key: object) -> Edit:
+        """Change the value of `key` in place: ``with d.edit(key) as v``."""
+        return Edit(self, key)
+
+
+class Edit:
+    """The turn to change one value of a mapping.
+
+    Entering takes the key's turn, first come, first served, and gives a plain copy. Leaving writes it back, unless
+    somebody wrote or deleted the key meanwhile: then `EditConflict`, and nothing is changed. An exception in the body
+    writes nothing.
+    """
+
+    def __init__(self, proxy: MappingShape, key: object) -> None:
+        self._proxy = proxy
+        self._key = key
+        self._turn = 0
+        self._session = b""
+        self._pid = os.getpid()
+        self._value: Any = None
+
+    @property
+    def _remote(self) -> Remote:
+        return self._proxy._remote
+
+    @taking
+    def __enter__(self) -> Any:
+        proxy = self._proxy
+        turn, value = proxy._call("edit", self._key)
+        self._session = proxy._remote.home.link().key
+        self._turn = turn
+        if not _is_mutable(value):
+            proxy._call("edit", self._key, turn)
+            raise SnapshotError(
+                f"the value of {proxy._remote.name!r}[{self._key!r}] is {_article(value)}, which cannot be changed "
+                f"in place; for numbers there is incr({self._key!r}, by), for the rest compare_and_set"
+            )
+        self._value = value
+        return value
+
+    @taking
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        proxy = self._proxy
+        if os.getpid() != self._pid:
+            return  # a forked child owns no turn of its parent's
+        if proxy._remote.home.link().key is not self._session:
+            if kind is None and self._session:
+                raise EditConflict(proxy._remote.title, repr(self._key), proxy._remote.home.link().label)
+            return
+        if kind is None:
+            proxy._call("edit", self._key, self._turn, self._value)
+        else:
+            proxy._call("edit", self._key, self._turn)
+
+
+_IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
+
+
+def _is_mutable(value: object) -> bool:
+    return not isinstance(value, (*_IMMUTABLE, OpaqueValue))
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+class SequenceShape(Container):
+    """A sequence; iteration and comparison take one call."""
+
+    __slots__ = ()
+
+    def _content(self) -> Any:
+        return self._call("copy") if "copy" in self._interface.exposed else list(self._call("__iter__"))
+
+    def __getitem__(self, index: object) -> Any:
+        return self._snapshot(self._call("__getitem__", index), index)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._snapshot(self._call("__iter__")))
+
+    def copy(self) -> list[Any]:
+        """Return the whole sequence of one moment as a plain list."""
+        return list(self._content())
+
+
+class SetShape(Container):
+    """A set; iteration and comparison take one call."""
+
+    __slots__ = ()
+
+    def _content(self) -> Any:
+        return self._call("copy") if "copy" in self._interface.exposed else set(self._call("__iter__"))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._call("__iter__"))
+
+    def copy(self) -> set[Any]:
+        """Return the whole set of one moment as a plain set."""
+        return set(self._content())

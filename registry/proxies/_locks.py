@@ -1,0 +1,235 @@
+"""Locks and their kin: what is held by grants, works in ``with``, and decorates functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from registry._leaves import Grant
+from registry.errors import CallTimeout, LockLost, OutcomeUnknown, RegistryError, StateLost
+from registry.proxies._base import Mark, Proxy, Remote, taking
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Bond:
+    """Tie a grant to the lock that gave it, in the session that got it.
+
+    Args:
+        remote: The lock.
+        method: The method that gave it.
+        before: The arguments of ``release`` that stand before the number of the grant.
+    """
+
+    __slots__ = ("_before", "_mark", "_method", "_pid", "_remote", "_session")
+
+    def __init__(self, remote: Remote, method: str, before: tuple[int, ...] = ()) -> None:
+        link = remote.home.link()
+        self._remote = remote
+        self._method = method
+        self._before = before
+        # Of the block that was entered; the number of the grant may be another by its end.
+        self._mark: Mark | None = None
+        self._session = link.key
+        self._pid = link.pid
+
+    def release(self, grant: Grant) -> None:
+        remote = self._remote
+        link = remote.home.link()
+        try:
+            if link.key is self._session:
+                remote.invoke("release", (*self._before, grant.number))
+                return
+        except (OutcomeUnknown, StateLost):
+            if link.key is self._session:
+                raise
+        raise LockLost(remote.title, "the session that held it has ended", link.label)
+
+    def enter(self, grant: Grant) -> Grant:
+        remote = self._remote
+        if not grant:
+            raise CallTimeout(
+                f"{remote.title}.{self._method}()", None, _held_by(grant.holder), remote.home.link().label
+            )
+        # From here to `leave` the calls of this thread carry the grant, so that they fail once it is lost.
+        self._mark = remote.mark(grant.number)
+        remote.home.link().guards.append(self._mark)
+        return grant
+
+    def leave(
+        self,
+        grant: Grant,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._remote.home.link().pid != self._pid:
+            return  # a forked child owns nothing of its parent's
+        try:
+            self._remote.relax(self._mark or self._remote.mark(grant.number))
+            self.release(grant)
+        except RegistryError:
+            # The body's own error tells more than that its lock was lost meanwhile.
+            if error is None:
+                raise
+
+    @contextmanager
+    def guard(self, grant: Grant) -> Iterator[Grant]:
+        mark = self._remote.mark(grant.number)
+        self._remote.home.link().guards.append(mark)
+        try:
+            yield grant
+        finally:
+            self._remote.relax(mark)
+
+
+def _held_by(holder: str) -> str:
+    return f"it is held by {holder}" if holder else "nobody has released it"
+
+
+class GrantingShape(Proxy):
+    """What is held by grants: always true, and each `Grant` can be entered and released by itself."""
+
+    __slots__ = ()
+    _before: tuple[int, ...] = ()
+
+    def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
+        value = super()._call(method, *args, **kwargs)
+        if type(value) is Grant:
+            value._bond = Bond(self._remote, method, self._before)
+        return value
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class LockShape(GrantingShape):
+    """A lock: `acquire` gives a `Grant`, ``with`` takes and releases one, and so does a call of what it decorates."""
+
+    __slots__ = ()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        return locking(self, function)
+
+    def __enter__(self) -> Grant:
+        link = self._remote.home.link()
+        local = link.local
+        held = _held(self)
+        guards, depth = len(local.guards), len(held)
+        try:
+            grant: Grant = self._call("acquire")
+            grant.__enter__()
+            held.append(grant)
+            taking = local.taking
+            if taking is not None:
+                taking.delivered = True
+            return grant
+        except BaseException:
+            # Interrupted on the way in, or refused: the block is not entered, and nobody would ever release.
+            del local.guards[guards:], held[depth:]
+            link.take_back()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        grant = None
+        try:
+            held = _held(self)
+            grant = held[-1]
+            grant.__exit__(kind, error, traceback)
+            del held[-1]
+        except BaseException as raised:
+            held = _held(self)
+            if held and grant in (None, held[-1]):
+                grant = held.pop()
+                if not isinstance(raised, RegistryError):  # but what a signal handler raised
+                    grant.__exit__(type(raised), raised, None)
+            raise
+
+
+class SemaphoreShape(LockShape):
+    """A lock for several; what is released is counted, and one with a grant."""
+
+    __slots__ = ()
+    _before = (1,)
+
+
+class ConditionShape(LockShape):
+    """A lock in whose block one can wait; the predicate of `wait_for` never leaves this process."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait to be notified, without the lock meanwhile; False if the time was up first."""
+        return bool(self._wait(timeout, False))
+
+    def wait_for(self, predicate: Callable[[], R], timeout: float | None = None) -> R:
+        """Wait until `predicate()` is true, and return what it said last."""
+        deadline = None if timeout is None else monotonic() + timeout
+        passing = False
+        result = predicate()
+        while not result:
+            notified = self._wait(None if deadline is None else max(0.0, deadline - monotonic()), passing)
+            try:
+                result = predicate()
+            except BaseException:
+                if notified:
+                    # It was of no use here, and there may be somebody else whom it helps.
+                    with suppress(RegistryError):
+                        self._call("notify")
+                raise
+            if not notified:
+                break
+            passing = True
+        return result
+
+    @taking
+    def _wait(self, timeout: float | None, passing: bool) -> bool:
+        notification, grant = self._call("wait_for", timeout, passing)
+        for held in _held(self):
+            held.number, held.abandoned, held.holder = grant.number, grant.abandoned, grant.holder
+            held.since = grant.since
+        return bool(notification)
+
+
+# Of code that runs after its call has returned: CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of `inspect`.
+_RUNS_LATER = 0x20 | 0x80 | 0x200
+
+
+def locking(proxy: Any, function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function so that it runs in a block of the lock."""
+    if not callable(function):
+        raise TypeError(f"{proxy!r} decorates functions, not {function!r}")
+    if getattr(getattr(function, "__code__", None), "co_flags", 0) & _RUNS_LATER:
+        raise TypeError(
+            f"{proxy!r} cannot decorate {function!r}, which runs after its call has returned; use it in a with "
+            f"statement inside"
+        )
+
+    @wraps(function)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with proxy:
+            return function(*args, **kwargs)
+
+    return locked
+
+
+def _held(proxy: LockShape) -> list[Grant]:
+    """Return this thread's stack of grants that were entered through the proxy itself."""
+    import threading
+
+    if proxy._local is None:
+        proxy._local = threading.local()
+    try:
+        stack: list[Grant] = proxy._local.stack
+    except AttributeError:
+        stack = proxy._local.stack = []
+    return stack
