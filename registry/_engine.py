@@ -329,10 +329,10 @@ class Engine:
             self._gave_up([waiter])
             return
         reply = session.replies.get(seq)
-        if reply is None:
+        if reply is None or (event.undo and reply.target and self._take_back(reply)):
             self._reply(session, seq, Kind.CANCELLED, b"")
-        elif event.undo and reply.target and self._take_back(reply):
-            self._reply(session, seq, Kind.CANCELLED, b"")
+        elif event.undo and reply.kind != Kind.CANCELLED:
+            self._outputs.append(Output(session.number, seq, Kind.STANDS, reply.body, reply.index))
         else:
             self._outputs.append(Output(session.number, seq, reply.kind, reply.body, reply.index))
 

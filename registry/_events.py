@@ -98,7 +98,7 @@ AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | A
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):
-    """A reply on its way to a session: `kind` is REPLY, ERROR or CANCELLED of `_wire.Kind`.
+    """A reply on its way to a session: `kind` is REPLY, ERROR, CANCELLED or STANDS of `_wire.Kind`.
 
     It may leave when the event with this `index` is safe.
     """

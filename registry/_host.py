@@ -139,6 +139,7 @@ class Client:
         "handles",
         "key",
         "label",
+        "late",
         "number",
         "pid",
         "received",
@@ -159,6 +160,7 @@ class Client:
         self.handles: dict[int, Target] = {}
         self.expires: float | None = None
         self.slow: dict[int, Output | None] = {}
+        self.late: set[int] = set()
 
 
 class Host:
@@ -295,7 +297,7 @@ class Host:
 
         def deliver(output: Output) -> None:
             body = output.body
-            if len(self._domains) > 1 and output.kind != Kind.CANCELLED:
+            if len(self._domains) > 1 and body:
                 body = _redacted(body, client.domain)
             if not outbox:
                 self.dirty.append(attachment)
@@ -590,6 +592,9 @@ class Host:
         if client.key not in self.clients:
             return
         output = client.slow[seq] = Output(client.number, seq, kind, body, self.engine.index)
+        if seq in client.late:
+            client.late.discard(seq)
+            output = msgspec.structs.replace(output, kind=Kind.STANDS)
         self._deliver(client, output)
 
     def _cancel(self, client: Client, frame: Frame, now: float) -> None:
@@ -597,12 +602,17 @@ class Host:
         self.cancel(client, frame.sequence, undo=body.undo, now=now)
 
     def cancel(self, client: Client, seq: int, *, undo: bool, now: float) -> None:
-        """Settle a call: it has run, and its reply comes again, or it never will."""
+        """Settle a call: it has run, and that is said or its reply comes again, or it never will."""
         if seq in client.slow:
             done = client.slow[seq]
             if done is None and self._threads is not None and self._threads.withdraw(client, seq):
                 done = client.slow[seq] = Output(client.number, seq, Kind.CANCELLED, b"", self.engine.index)
-            if done is not None:
+            if done is None:
+                if undo:
+                    client.late.add(seq)  # it runs, and cannot be stopped
+            elif undo and done.kind != Kind.CANCELLED:
+                self._deliver(client, msgspec.structs.replace(done, kind=Kind.STANDS))
+            else:
                 self._deliver(client, done)
             return
         if not client.number:

@@ -50,6 +50,7 @@ from registry.errors import (
 
 SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outcome
 CALL = int(Kind.CALL)
+_SETTLED = (Kind.CANCELLED, Kind.STANDS)
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -66,7 +67,6 @@ class Pending(msgspec.Struct, eq=False):
         settling: It is being cancelled; a new connection begins with that.
         asked: The generation on which its cancel was sent.
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
-        owed: Its own reply may still come on the present connection, before the answer to its cancel.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
         connection: The generation on which it was last sent.
         seconds: How long it may take; None waits.
@@ -87,7 +87,6 @@ class Pending(msgspec.Struct, eq=False):
     settling: bool = False
     asked: int = 0
     abandoned: bool = False
-    owed: bool = False
     parked: bool = False
     reply: Frame | None = None
     failure: Exception | None = None
@@ -565,9 +564,7 @@ class Link:
         elif slot.abandoned:
             if slot.asked != self._generation:
                 raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
-            if slot.owed and frame.kind != Kind.CANCELLED:
-                slot.owed = False  # the answer to the cancel follows; if it does not, the cancel has to go again
-            else:
+            if frame.kind in _SETTLED:  # any other is its own reply, which was on its way
                 del self._pending[frame.sequence]
         else:
             slot.reply = frame
@@ -615,7 +612,6 @@ class Link:
         with self._sending:
             slot.asked = 0
             slot.abandoned = True
-            slot.owed = slot.reply is None and slot.connection == self._generation and self._transport is not None
             slot.reply = None
             self._send_cancel(slot, undo=True)
         # Where the connection is broken the cancel goes out with the next one. If somebody else reads, they make it; if
@@ -729,7 +725,6 @@ class Link:
             unanswered = [slot for slot in self._pending.values() if not slot.done]
             for slot in unanswered:
                 if slot.abandoned or slot.settling:
-                    slot.owed = False
                     self._send_cancel(slot, undo=slot.abandoned)
             for slot in unanswered:
                 if not (slot.abandoned or slot.settling) and self._transport is transport:

@@ -57,7 +57,8 @@ class MemoryServer:
         threads.host = self.host
         self._threads = threads
         self._domain = _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
-        self._thread = threading.Thread(target=self._run, name="registry memory://", daemon=True)
+        self._has_ended = False
+        self._thread = threading.Thread(target=self._serve, name="registry memory://", daemon=True)
         self._thread.start()
 
     def dial(self, deadline: float, resume: bool) -> Dialed:
@@ -76,9 +77,16 @@ class MemoryServer:
 
     def put(self, transport: MemoryTransport, data: bytes | None) -> None:
         """Hand bytes of a client to the engine's thread; None for the end of its stream."""
-        if not self._thread.is_alive():
+        # Not `is_alive`: where a signal handler raises in it, Python 3.11 takes a thread that runs for one that has ended.
+        if self._has_ended:
             raise BrokenPipeError(errno.EPIPE, "the memory:// server has stopped")
         self._inbox.put((transport, data))
+
+    def _serve(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._has_ended = True
 
     def _run(self) -> None:
         transports: dict[MemoryTransport, _wire.Reader] = {}

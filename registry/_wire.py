@@ -28,6 +28,7 @@ ATTACHED     server  ``Attached``: whether the session was known
 REPLY        server  the result, encoded
 ERROR        server  the exception, encoded
 CANCELLED    server  empty: the call of this sequence has and will have no effect
+STANDS       server  the result or the exception again: an undo came too late, the effect of the call stands
 REFUSED      server  why the connection is being closed, as text
 ===========  ======  ========================================================================================
 
@@ -66,6 +67,7 @@ class Kind(IntEnum):
     ERROR = 18
     CANCELLED = 19
     REFUSED = 20
+    STANDS = 21
 
 
 # The numbered fields of a call.
@@ -110,9 +112,10 @@ class CallBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class CancelBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Settle a call. A call that has run keeps its reply; with `undo` a grant already given is taken back.
+    """Settle a call. What has run keeps its reply, which comes again; with `undo` a grant given already is taken back.
 
-    An undo is sent only on a connection made since, where no earlier reply to that call can arrive any more.
+    Replies of the call itself may still come before an undo is read. So that its answer can be told from them, it is
+    CANCELLED or STANDS and never a reply.
     """
 
     undo: bool

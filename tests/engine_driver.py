@@ -256,7 +256,7 @@ class Ticket:
         if output.kind == Kind.CANCELLED:
             return CANCELLED
         value = _codec.decode(output.body, incoming=_opened)
-        if output.kind == Kind.ERROR:
+        if output.kind == Kind.ERROR or (output.kind == Kind.STANDS and isinstance(value, Exception)):
             raise value
         return value
 

@@ -86,6 +86,8 @@ def test_a_call_has_one_outcome(steps: Any) -> None:
     outcomes = defaultdict(list)
     for output in feed(Engine(DECLARATIONS), story(steps)):
         seen = outcomes[output.session, output.seq]
+        if output.kind == Kind.STANDS and seen and seen[-1][1] == output.body:
+            continue  # said again, since an undo came too late
         if not seen or seen[-1] != (output.kind, output.body):
             seen.append((output.kind, output.body))
     for seen in outcomes.values():

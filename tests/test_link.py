@@ -467,8 +467,9 @@ def test_a_change_without_an_answer_is_unknown(home: Path) -> None:
             errors.append(caught.value)
 
         with running(change):
-            while not any(slot.sent for slot in list(client._home.link()._pending.values())):
-                threading.Event().wait(0)
+            link = client._home.link()
+            while link._reading.acquire(False):  # until it has been sent, and its thread waits for the answer
+                link._reading.release()
             server.kill()
             stack.enter_context(Served("here"))
         assert errors

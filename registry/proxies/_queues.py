@@ -68,10 +68,6 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if os.getpid() != self._pid:
-            return  # a forked child has claimed nothing
-        remote = self._proxy._remote
-        remote.relax(remote.mark(self._number))
         try:
             self._settle(kind is None)
         except RegistryError:
@@ -85,8 +81,11 @@ class Claim:
             raise
 
     def _settle(self, done: bool) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child has claimed nothing
         remote = self._proxy._remote
         link = remote.home.link()
+        remote.relax(remote.mark(self._number))
         try:
             if link.key is self._session:
                 remote.invoke("settle", (self._number, done))

@@ -40,10 +40,6 @@ KINDS = ("counter", "dict", "queue", "lock", "semaphore")
 ROOM = 2  # in the queue
 PERMITS = 2  # of the semaphore
 
-# Of so many replies to a call that is to be undone none need be the answer to the cancel: what a wait has got
-# before the cancel was read, and the same once more, if the call was sent again.
-STRAY = 2
-
 #: What each of the shared objects may answer.
 MODELS: Mapping[str, Model] = {
     "counter:c": Counter(),
@@ -117,7 +113,6 @@ class Pending:
         deadline: When it gives up by itself, if it does.
         told: The replies that it acknowledges; `sure` tells whether its own reply proves that the server knows.
         settle: Whether its cancel is to undo what it has done, if it was cancelled; `since` when.
-        replies: How many replies have come on this connection since it was to be undone.
     """
 
     seq: int
@@ -134,7 +129,6 @@ class Pending:
     sure: bool = True
     settle: bool | None = None
     since: float = 0.0
-    replies: int = 0
 
     @property
     def waits(self) -> bool:
@@ -639,7 +633,6 @@ class Simulation:
             connection.attached = True
             for pending in caller.pending.values():
                 if pending.settle is not None:
-                    pending.replies = 0
                     self.send_cancel(caller, pending)
             for pending in caller.pending.values():
                 if pending.settle is None:
@@ -648,10 +641,8 @@ class Simulation:
         heard = caller.pending.get(frame.sequence)
         if heard is None or frame.generation != caller.generation:
             return
-        if heard.settle and frame.kind != Kind.CANCELLED and heard.replies < STRAY:
-            heard.replies += 1
-            self.send_cancel(caller, heard)
-            return
+        if heard.settle and frame.kind in (Kind.REPLY, Kind.ERROR):
+            return  # its own, which was on its way; the undo is answered by another kind
         if (
             heard.settle is None
             and heard.waits
@@ -695,7 +686,7 @@ class Simulation:
                 result = result.number
         elif pending.verb == "look":
             result = (result["holder"], tuple(result["waiters"]))
-        if frame.kind == Kind.REPLY and pending.waits:
+        if frame.kind in (Kind.REPLY, Kind.STANDS) and pending.waits:
             caller.unconfirmed[pending.seq] = pending.subject
         self.note(caller, pending, result, now)
 

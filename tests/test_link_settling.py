@@ -1,0 +1,131 @@
+"""What becomes of a call that was given up, when frames overtake each other and connections break in between.
+
+The real `Link` and the real `Host`, with pipes in place of sockets, so that each test says what arrives when.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from registry import _codec, _link, _plugins, _wire
+from registry._host import Attachment, Host, Identity
+from registry._transport import DeadlinePassed, Dialed, Greeting
+from registry._wire import Kind
+
+START = 1_800_000_000.0
+NOTHING = _codec.encode_arguments((), {})
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+class Pipe:
+    """A connection whose bytes arrive at once, or when they are let through; `before_reading` happens first."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.attachment = Attachment("", "pipe")
+        self.reader = _wire.Reader()
+        self.unread: deque[bytes] = deque()
+        self.holds_from: int | None = None
+        self.sent = 0
+        self.cut = False
+        self.before_reading: list[Callable[[], None]] = []
+
+    def send(self, data: bytes) -> None:
+        if self.cut:
+            raise ConnectionResetError(104, "cut")
+        self.unread.append(bytes(data))
+        self.sent += 1
+        if self.holds_from is None or self.sent <= self.holds_from:
+            self.let_through()
+
+    def let_through(self) -> None:
+        while self.unread:
+            self.reader.feed(self.unread.popleft())
+            for frame in self.reader:
+                self.host.receive(self.attachment, frame, START)
+
+    def receive(self, deadline: float | None) -> bytes:
+        if self.before_reading:
+            self.before_reading.pop(0)()
+        if self.cut:
+            return b""
+        if not self.attachment.outbox:
+            raise DeadlinePassed
+        self.host.dirty.clear()
+        return self.attachment.outbox.pop(0)
+
+    def close(self) -> None:
+        self.cut = True
+        self.unread.clear()
+        self.host.detach(self.attachment, START)
+
+    drop = close
+
+
+class About:
+    """Names an object in errors."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+
+@pytest.fixture
+def host() -> Host:
+    """A server life without sockets."""
+    identity = Identity(
+        address="memory://", name="x", pid=0, since=START, host="h", version="1", python="3", epoch=1,
+        life=b"l" * 16, plugins={},
+    )  # fmt: skip
+    return Host(
+        _plugins.load(only=["registry_containers", "registry_sync"]).declarations, identity, seed=b"s", now=START
+    )
+
+
+def test_a_grant_that_overtakes_its_undo_is_taken_back(host: Host) -> None:
+    """A wait is given up, and granted before the undo is read; the undo goes again when its connection is cut."""
+    pipes: list[Pipe] = []
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        pipe = Pipe(host)
+        # On the second connection only the attach is read: the undo behind it waits in the socket.
+        pipe.holds_from = 1 if len(pipes) == 1 else None
+        pipes.append(pipe)
+        return Dialed(pipe, Greeting(host.greeting, "x"), b"", True)
+
+    holder = Pipe(host)
+    hello = _wire.Attach(b"o" * 16, 1, "h", "t", "holder", "1", 0, {})
+    holder.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=1))
+
+    def held(seq: int, method: str) -> None:
+        define = msgspec.Raw(_wire.encode(["lock", "l", msgspec.Raw(NOTHING)]))
+        body = _wire.CallBody(1, method, msgspec.Raw(NOTHING), {_wire.DEFINITION: define})
+        holder.send(_wire.pack(Kind.CALL, _wire.encode(body), generation=1, sequence=seq, received=seq - 1))
+
+    def interrupt() -> None:
+        raise Interruption
+
+    held(1, "acquire")
+    link = _link.Link(connect, "x", timeout=2.0)
+    link.ensure()
+    pipes[0].before_reading.append(interrupt)
+    with pytest.raises(Interruption):
+        link.call(link.handle("lock", "l", NOTHING), "acquire", NOTHING, about=About("lock:l"), waiting=True)
+    held(2, "release")
+    assert host.statistics("lock", "l")["holder"] is not None
+
+    # The grant is read; then the connection is cut with the undo still unread, which the next attach fences.
+    pipes[1].before_reading += [lambda: None, pipes[1].close]
+    count = link.handle("counter", "c", NOTHING)
+    frame = link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert _codec.decode(frame.body) == 1
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert len(pipes) == 3
+    assert host.statistics("lock", "l")["holder"] is None
+    assert not link._pending
