@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import KEY, THINGS, Script, Served, Wire, another, running, until
@@ -460,6 +461,15 @@ def test_a_change_without_an_answer_is_unknown(home: Path) -> None:
         count.get()
         server.signal(signal.SIGSTOP)
         errors: list[OutcomeUnknown] = []
+        sent = threading.Event()
+        transport: Any = client._home.link()._transport
+        send = transport.send
+
+        def tell(data: bytes) -> None:
+            send(data)
+            sent.set()
+
+        transport.send = tell
 
         def change() -> None:
             with pytest.raises(OutcomeUnknown, match=r"counter:c\.incr\(\)") as caught:
@@ -467,9 +477,7 @@ def test_a_change_without_an_answer_is_unknown(home: Path) -> None:
             errors.append(caught.value)
 
         with running(change):
-            link = client._home.link()
-            while link._reading.acquire(False):  # until it has been sent, and its thread waits for the answer
-                link._reading.release()
+            assert sent.wait(10)
             server.kill()
             stack.enter_context(Served("here"))
         assert errors
