@@ -160,6 +160,7 @@ class Link:
         self._rows: dict[int, tuple[str, str, bytes]] = {}
         self._transport: Transport | None = None
         self._tell: Exception | None = None
+        self._broke = 0
         self._new_session()
 
     def _new_session(self) -> None:
@@ -662,10 +663,15 @@ class Link:
         self.greeting = dialed.greeting
         try:
             self._attach(dialed, limit)
+            self._broke = 0
         except BaseException as error:
             self._break(dialed.transport)
             if not _is_gone(error):
-                raise  # else it broke at once, and the next turn tries again
+                raise
+            # It broke at once. The next turn tries again, the less eagerly the more often that happens.
+            self._broke += 1
+            if self._broke > 1:
+                threading.Event().wait(BACKOFF[min(self._broke, len(BACKOFF)) - 1])
 
     def _dial(self, limit: float, resume: bool) -> Dialed:
         """Connect, again and again while a resume may still find its server."""

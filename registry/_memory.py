@@ -77,7 +77,7 @@ class MemoryServer:
 
     def put(self, transport: MemoryTransport, data: bytes | None) -> None:
         """Hand bytes of a client to the engine's thread; None for the end of its stream."""
-        # Not `is_alive`: where a signal handler raises in it, Python 3.11 takes a thread that runs for one that has ended.
+        # Not `is_alive`: where a signal handler raises in it, Python 3.11 takes a thread that runs for one that ended.
         if self._has_ended:
             raise BrokenPipeError(errno.EPIPE, "the memory:// server has stopped")
         self._inbox.put((transport, data))
