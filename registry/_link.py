@@ -215,8 +215,10 @@ class Link:
         handle = self._definitions.get(key)
         if handle is None:
             with self._sending:
-                handle = self._definitions.setdefault(key, len(self._definitions) + 1)
+                handle = self._definitions.get(key) or len(self._definitions) + 1
+                # In this order: where a signal handler raises in between, the number is simply drawn again.
                 self._rows[handle] = key
+                self._definitions[key] = handle
         return handle
 
     def call(

@@ -129,3 +129,19 @@ def test_a_grant_that_overtakes_its_undo_is_taken_back(host: Host) -> None:
     assert len(pipes) == 3
     assert host.statistics("lock", "l")["holder"] is None
     assert not link._pending
+
+
+def test_a_handle_that_was_drawn_half_is_drawn_again(host: Host) -> None:
+    """A signal handler that raises while a handle is drawn leaves none that the server could not be told of."""
+
+    class Rows(dict[int, tuple[str, str, bytes]]):
+        def __setitem__(self, handle: int, key: tuple[str, str, bytes]) -> None:
+            link._rows = {}
+            raise Interruption
+
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link._rows = Rows()
+    with pytest.raises(Interruption):
+        link.handle("counter", "c", NOTHING)
+    frame = link.call(link.handle("counter", "c", NOTHING), "incr", NOTHING, about=About("counter:c"))
+    assert _codec.decode(frame.body) == 1
