@@ -68,7 +68,6 @@ class Pending(msgspec.Struct, eq=False):
         asked: The generation on which its cancel was sent.
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
-        connection: The generation on which it was last sent.
         seconds: How long it may take; None waits.
     """
 
@@ -83,7 +82,6 @@ class Pending(msgspec.Struct, eq=False):
     fields: dict[int, msgspec.Raw] | None = None
     seq: int = 0
     sent: bool = False
-    connection: int = 0
     settling: bool = False
     asked: int = 0
     abandoned: bool = False
@@ -92,6 +90,19 @@ class Pending(msgspec.Struct, eq=False):
     failure: Exception | None = None
     wake: Any = None
     seconds: float | None = None
+
+    def again(self) -> Pending:
+        """Return the same request as one that nobody has seen yet."""
+        return Pending(
+            self.kind,
+            self.handle,
+            self.method,
+            self.arguments,
+            self.about,
+            self.readonly,
+            self.waiting,
+            seconds=self.seconds,
+        )
 
     @property
     def done(self) -> bool:
@@ -396,7 +407,7 @@ class Link:
                 raise CallTimeout(slot.title, slot.seconds, server=self.label)
             return frame
         except _AgainError:
-            return self._run(Pending(*(getattr(slot, name) for name in _REQUEST)), deadline)
+            return self._run(slot.again(), deadline)
         except BaseException as error:
             self._give_up(slot, error)
             raise
@@ -458,7 +469,6 @@ class Link:
             call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(slot.arguments), fields)
             body = _wire.encode(call)
         before, slot.sent = slot.sent, True
-        slot.connection = self._generation
         if self._send_frame(slot.kind, slot.seq, body):
             self._defined.add(slot.handle)
         else:
@@ -785,9 +795,6 @@ class Link:
             self._taken = []
             if changed and not told:
                 self._tell = StateLost(reason, self.label)
-
-
-_REQUEST = ("kind", "handle", "method", "arguments", "about", "readonly", "waiting")
 
 
 def _is_gone(error: BaseException) -> bool:

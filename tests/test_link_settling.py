@@ -145,3 +145,12 @@ def test_a_handle_that_was_drawn_half_is_drawn_again(host: Host) -> None:
         link.handle("counter", "c", NOTHING)
     frame = link.call(link.handle("counter", "c", NOTHING), "incr", NOTHING, about=About("counter:c"))
     assert _codec.decode(frame.body) == 1
+
+
+def test_a_call_made_again_is_the_same_request() -> None:
+    """What is asked goes along, its time too; what became of the first attempt does not."""
+    slot = _link.Pending(_link.CALL, 3, "get", NOTHING, About("dict:d"), True, False, seconds=0.5)
+    slot.seq, slot.sent, slot.abandoned = 7, True, True
+    assert msgspec.structs.asdict(slot.again()) == {
+        **msgspec.structs.asdict(slot), "seq": 0, "sent": False, "abandoned": False
+    }  # fmt: skip
