@@ -5,7 +5,7 @@ Rules of this file:
 * Events go in by `Engine.step`, outputs come out of it; nothing else changes the engine.
 * It does no I/O, reads no clock, draws no random number and starts no thread. Time is the stamp of the
   events, random bytes are hashed from the epoch's seed, the index of the event and a count.
-* Two engines that were fed the same events have the same `Engine.snapshot`, byte for byte. So nothing here
+* Two engines that were fed the same events have the same image (`_image.capture`), byte for byte. So nothing here
   may hang on the order of a set, on `id()`, on the text of an exception or on what a read did.
 * It knows no type: what a lock or a queue is stands in the plugins.
 
@@ -44,8 +44,8 @@ from registry._events import (
     SessionEnded,
 )
 from registry._leaves import Carried, Owner
-from registry._objects import Hosted, bind
-from registry._sessions import Ranges, Reply, Session
+from registry._objects import Hosted, bind, state_leaf
+from registry._sessions import Reply, Session
 from registry._wire import DELETE, Kind
 from registry.declarations import ITERATING, SharedObject
 from registry.errors import (
@@ -58,9 +58,8 @@ from registry.errors import (
     RemoteError,
     UnknownType,
 )
-from registry.hosting import Waiter, Waiters
+from registry.hosting import Waiter
 
-FORMAT = 1
 EPOCH_SHIFT = 40
 KEPT_VACANT = 1024
 
@@ -96,7 +95,7 @@ class Engine:
     """Everything that is shared, as one deterministic state machine.
 
     Args:
-        declarations: The shared objects by typeid. They are code, not state: `restore` needs the same ones.
+        declarations: The shared objects by typeid. They are code, not state: restoring an image needs the same ones.
     """
 
     def __init__(self, declarations: Mapping[str, SharedObject[Any]]) -> None:
@@ -621,148 +620,6 @@ class Engine:
         hosted.alarm = (float(time), self.next_order())
         self._push(*hosted.alarm, hosted)
 
-    # -- the whole state
-
-    def snapshot(self) -> bytes:
-        """Return the whole state in canonical form: equal states give equal bytes."""
-        sessions = [
-            [
-                *(
-                    session.number,
-                    session.key,
-                    session.label,
-                    session.domain,
-                    session.mark,
-                    session.above.rows(),
-                ),
-                [
-                    [seq, int(reply.kind), reply.body, reply.index, reply.target]
-                    for seq, reply in sorted(session.replies.items())
-                ],
-                list(session.objects),
-                list(session.owned),
-            ]
-            for _, session in sorted(self.sessions.items())
-        ]
-        objects = [
-            [
-                *(hosted.number, hosted.declaration.typeid, hosted.name, hosted.arguments, hosted.definition),
-                *(hosted.maker, hosted.made, hosted.session, list(hosted.sessions), hosted.alarm),
-                *(hosted.changed, hosted.stopped),
-                _codec.canonical(_state.capture(hosted.instance), outgoing=_state_leaf),
-            ]
-            for _, hosted in sorted(self._numbered.items())
-        ]
-        waits = [
-            [
-                *(waiter.number, tuple(waiter.owner), waiter.label, waiter.seq, waiter.target, waiter.since),
-                waiter.deadline,
-                waiter.late,
-            ]
-            for _, hosted in sorted(self._numbered.items())
-            for waiter in hosted.waits.values()
-        ]
-        counters = [self._last_session, self._last_object, self._last_token, self._last_order]
-        begun = [self.index, self.now, self.epoch, self.seed]
-        return _codec.canonical([FORMAT, begun, counters, sessions, objects, waits, list(self._vacant)])
-
-    @classmethod
-    def restore(cls, declarations: Mapping[str, SharedObject[Any]], snapshot: bytes) -> Engine:
-        """Return an engine in the state of a snapshot; it goes on as if it had never stopped.
-
-        Raises:
-            ValueError: The bytes are no snapshot of this format.
-            UnknownType: An object's type is not declared here.
-        """
-        tree: Any = _codec.decode(snapshot)
-        if not isinstance(tree, list) or len(tree) != 7 or tree[0] != FORMAT:
-            raise ValueError(f"not a snapshot of format {FORMAT}")
-        _, begun, counters, sessions, objects, waits, vacant = tree
-        engine = cls(declarations)
-        engine.index, engine.now, engine.epoch, engine.seed = begun
-        for number, key, label, domain, mark, above, replies, used, owned in sessions:
-            session = Session(number, key, label, domain)
-            session.mark, session.above = mark, Ranges(above)
-            session.replies = {row[0]: Reply(*row[1:]) for row in replies}
-            session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
-            engine.sessions[number] = session
-            engine._keys[key] = number
-        waiters: dict[int, Waiter] = {}
-        for number, owner, label, seq, target, since, deadline, late in sorted(waits):
-            waiters[number] = Waiter(number, Owner(*owner), label, seq, target, since, deadline, late)
-            engine.sessions[owner[0]].waits[seq] = waiters[number]
-        for row in objects:
-            engine._restore_object(row, waiters)
-        for waiter in waiters.values():
-            if waiter.home is None:
-                Waiters()._admit(waiter)  # its object has let go of the line that it stood in
-        engine._vacant = dict.fromkeys(vacant)
-        engine._last_session, engine._last_object, engine._last_token, engine._last_order = counters
-        return engine
-
-    def _restore_object(self, row: list[Any], waiters: dict[int, Waiter]) -> None:
-        (
-            number,
-            typeid,
-            name,
-            arguments,
-            definition,
-            maker,
-            made,
-            session,
-            sessions,
-            alarm,
-            changed,
-            stopped,
-            state,
-        ) = row
-        declaration = self.declarations.get(typeid)
-        if declaration is None:
-            raise UnknownType(typeid, f"the state holds {typeid}:{name}")
-        hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
-        self._numbered[number] = hosted
-        args, kwargs, _ = bind(declaration, arguments)
-        step = hosting.Call(self, self.now, 0, 0, "", number, 0)
-
-        def revive() -> None:
-            hosted.live(declaration.factory(*args, **kwargs))
-            _state.rebuild(hosted.instance, _codec.decode(state, incoming=_reviver(waiters)))
-
-        self._within(step, revive)
-        hosted.sessions = dict.fromkeys(sessions)
-        hosted.changed, hosted.stopped, hosted.alarm = changed, stopped, alarm
-        self._heap = [entry for entry in self._heap if entry[3] is not hosted]  # what the factory asked for
-        if alarm is not None:
-            time, order = alarm
-            self._push(time, order, hosted)
-        for waiter in waiters.values():
-            if waiter.target == number:
-                hosted.waits[waiter.number] = waiter
-                self._watch(waiter)
-        self._instances[id(hosted.instance)] = hosted
-        self.objects[typeid, name] = hosted
-
-
-def _state_leaf(value: object) -> object:
-    """Encode the waits in an object's state by their numbers; the waits themselves are the engine's."""
-    if type(value) is Waiters:
-        return (41, list(value._queue))
-    return NotImplemented
-
-
-def _reviver(waiters: dict[int, Waiter]) -> Callable[[Any], object]:
-    """Return what puts the restored waits back into the state of an object."""
-
-    def revive(leaf: Any) -> object:
-        if type(leaf) is tuple and leaf[0] == 41:
-            restored = Waiters()
-            for number in leaf[1]:
-                restored._admit(waiters[number])
-            return restored
-        return leaf
-
-    return revive
-
 
 def _drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
     """Iterate inside the step: an iterator cannot cross, and would see later states if it did."""
@@ -798,7 +655,7 @@ def _is_stopped(hosted: Hosted) -> RegistryError:
 def _check_durable(instance: Any) -> None:
     """Raise `NotDurable` unless the state of an object can be captured."""
     try:
-        _codec.encode(_state.capture(instance), outgoing=_state_leaf)
+        _codec.encode(_state.capture(instance), outgoing=state_leaf)
     except (NotShareable, TypeError) as error:
         raise NotDurable(type(instance).__qualname__, str(error)) from error
 

@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 from registry import __version__, _codec, _wire, hosting
+from registry._pending import AgainError, Local, Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
@@ -52,80 +53,6 @@ SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outc
 CALL = int(Kind.CALL)
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-
-
-class _AgainError(Exception):
-    """The session is a new one, in which a call that nothing was lost of is made again by its own thread."""
-
-
-class Pending(msgspec.Struct, eq=False):
-    """A call that has no reply yet.
-
-    Attributes:
-        about: What the call is to, for errors; anything with a `title`.
-        parked: Its thread waits for somebody else to read, on `wake`.
-        settling: It is being cancelled; a new connection begins with that.
-        asked: The generation on which its cancel was sent.
-        abandoned: Nobody waits for it any more; it stays until the server has settled it.
-        waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
-        seconds: How long it may take; None waits.
-    """
-
-    kind: int
-    handle: int
-    method: str
-    arguments: bytes
-    about: Any
-    readonly: bool
-    waiting: bool = False
-    delivered: bool = False
-    fields: dict[int, msgspec.Raw] | None = None
-    seq: int = 0
-    sent: bool = False
-    settling: bool = False
-    asked: int = 0
-    abandoned: bool = False
-    parked: bool = False
-    reply: Frame | None = None
-    failure: Exception | None = None
-    wake: Any = None
-    seconds: float | None = None
-
-    def again(self) -> Pending:
-        """Return the same request as one that nobody has seen yet."""
-        return Pending(
-            self.kind,
-            self.handle,
-            self.method,
-            self.arguments,
-            self.about,
-            self.readonly,
-            self.waiting,
-            seconds=self.seconds,
-        )
-
-    @property
-    def done(self) -> bool:
-        return self.reply is not None or self.failure is not None
-
-    @property
-    def title(self) -> str:
-        return f"{self.about.title}.{self.method}()" if self.kind == Kind.CALL else f"the question {self.method!r}"
-
-
-class _Local(threading.local):
-    """What a thread has of a session: its owner number, and the grants that its calls rely on.
-
-    Attributes:
-        taking: The last call, if it gave something that can be taken back, such as a lock or an item.
-    """
-
-    session = b""
-    owner = 0
-    taking: Pending | None = None
-
-    def __init__(self) -> None:
-        self.guards: list[tuple[str, str, int]] = []
 
 
 class Link:
@@ -164,7 +91,7 @@ class Link:
         self._sending = threading.Lock()
         # It knows its owner: a signal handler may raise between its acquisition and the very next instruction.
         self._reading: Any = threading.RLock()
-        self.local = _Local()
+        self.local = Local()
         self._pending: dict[int, Pending] = {}
         self._taken: list[Pending] = []
         self._definitions: dict[tuple[str, str, bytes], int] = {}
@@ -406,7 +333,7 @@ class Link:
             if frame.kind == Kind.CANCELLED:
                 raise CallTimeout(slot.title, slot.seconds, server=self.label)
             return frame
-        except _AgainError:
+        except AgainError:
             return self._run(slot.again(), deadline)
         except BaseException as error:
             self._give_up(slot, error)
@@ -425,7 +352,7 @@ class Link:
                 del self._pending[slot.seq]
             self._taken.remove(slot)
 
-    def _enter_session(self, local: _Local) -> None:
+    def _enter_session(self, local: Local) -> None:
         """Give this thread its number in the present session. What it relied on in a lost one is lost."""
         if local.guards:
             self._tell = None  # this says it
@@ -435,7 +362,7 @@ class Link:
             self._owners += 1
             local.session, local.owner = self.key, self._owners
 
-    def _add_fields(self, slot: Pending, local: _Local) -> None:
+    def _add_fields(self, slot: Pending, local: Local) -> None:
         fields: dict[int, msgspec.Raw] = {}
         if local.owner != _wire.DEFAULT_OWNER:
             fields[_wire.OWNER] = msgspec.Raw(_wire.encode(local.owner))
@@ -785,7 +712,7 @@ class Link:
                 elif changed and not self._told:
                     slot.failure = StateLost(reason, self.label)
                 else:
-                    slot.failure = _AgainError()
+                    slot.failure = AgainError()
                     self._wake(slot)
                     continue
                 told = True

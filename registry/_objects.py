@@ -11,7 +11,7 @@ from registry import _codec
 from registry._leaves import Carried
 from registry.declarations import SharedObject
 from registry.errors import DefinitionConflict, NotShareable
-from registry.hosting import Waiter
+from registry.hosting import Waiter, Waiters
 
 NO_ARGUMENTS = _codec.encode([[], {}])
 
@@ -103,6 +103,13 @@ class Hosted:
     def title(self) -> str:
         """The object as errors and the command line write it."""
         return f"{self.declaration.typeid}:{self.name}" if self.name else self.declaration.typeid
+
+
+def state_leaf(value: object) -> object:
+    """Encode the waits in an object's state by their numbers; the waits themselves are the engine's."""
+    if type(value) is Waiters:
+        return (41, list(value._queue))
+    return NotImplemented
 
 
 def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], dict[str, Any], bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry import SharedObject, _codec
+from registry import SharedObject, _codec, _image
 from registry._engine import Engine
 from registry._events import (
     Advance,
@@ -67,11 +67,11 @@ class Driver:
         """Feed one event, hand what comes out to those who wait for it, and compare the twin."""
         outputs = self.engine.step(event)
         if self.twin is not None:
-            snapshot = self.twin.snapshot()
-            self.twin = Engine.restore(self.declarations, snapshot)
-            assert self.twin.snapshot() == snapshot
+            snapshot = _image.capture(self.twin)
+            self.twin = _image.restore(self.declarations, snapshot)
+            assert _image.capture(self.twin) == snapshot
             assert self.twin.step(event) == outputs
-            assert self.twin.snapshot() == self.engine.snapshot()
+            assert _image.capture(self.twin) == _image.capture(self.engine)
         for output in outputs:
             ticket = self.tickets.get((output.session, output.seq))
             if ticket is not None:
@@ -79,8 +79,8 @@ class Driver:
         return outputs
 
     def restart(self) -> None:
-        """Put an engine that is restored from the snapshot in the place of the engine."""
-        self.engine = Engine.restore(self.declarations, self.engine.snapshot())
+        """Put an engine that is restored from the image in the place of the engine."""
+        self.engine = _image.restore(self.declarations, _image.capture(self.engine))
 
     def instance(self, title: str) -> Any:
         """Return the hosted object of a title such as ``lock:login``."""
@@ -138,10 +138,10 @@ class Client:
         )
         ticket = Ticket(self, event)
         if reads:
-            before = engine.snapshot() if driver.twin is not None else b""
+            before = _image.capture(engine) if driver.twin is not None else b""
             ticket.answer(engine.read(event, domain=self.domain, label=self.label))
             if driver.twin is not None:
-                assert engine.snapshot() == before, "a read left a trace"
+                assert _image.capture(engine) == before, "a read left a trace"
             return ticket
         self._seq += 1
         driver.tickets[self.number, self._seq] = ticket

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from registry import SharedObject, _codec
+from registry import SharedObject, _codec, _image
 from registry._engine import Engine
 from registry._events import (
     Advance,
@@ -488,7 +488,7 @@ def main() -> None:
         engine = Engine(DECLARATIONS)
         for output in feed(engine, story(random_steps(seed))):
             digest.update(repr(output).encode())
-        digest.update(engine.snapshot())
+        digest.update(_image.capture(engine))
     print(digest.hexdigest())
 
 

@@ -27,7 +27,7 @@ from hosted_classes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import SharedObject, _codec
+from registry import SharedObject, _codec, _image
 from registry._engine import KEPT_VACANT, Engine
 from registry._events import Advance, Begin, Create, Open, OwnerEnded
 from registry._leaves import Carried
@@ -62,7 +62,7 @@ def test_the_same_events_give_the_same_state_and_outputs(steps: Any) -> None:
     events = story(steps)
     one, other = Engine(DECLARATIONS), Engine(DECLARATIONS)
     assert feed(one, events) == feed(other, events)
-    assert one.snapshot() == other.snapshot()
+    assert _image.capture(one) == _image.capture(other)
 
 
 @settings(max_examples=100)
@@ -71,12 +71,12 @@ def test_a_restored_engine_goes_on_as_if_it_had_never_stopped(steps: Any) -> Non
     """A snapshot and a restore between every two events change nothing that can be seen."""
     one, other = Engine(DECLARATIONS), Engine(DECLARATIONS)
     for event in story(steps):
-        snapshot = other.snapshot()
-        other = Engine.restore(DECLARATIONS, snapshot)
-        assert other.snapshot() == snapshot
+        snapshot = _image.capture(other)
+        other = _image.restore(DECLARATIONS, snapshot)
+        assert _image.capture(other) == snapshot
         assert other.next_due() == one.next_due()
         assert other.step(event) == one.step(event)
-        assert other.snapshot() == one.snapshot()
+        assert _image.capture(other) == _image.capture(one)
 
 
 @settings(max_examples=150)
@@ -137,9 +137,9 @@ def test_a_story_can_be_cut_and_continued_elsewhere() -> None:
         for place in range(0, len(events), 17):
             engine = Engine(DECLARATIONS)
             feed(engine, events[:place])
-            engine = Engine.restore(DECLARATIONS, engine.snapshot())
+            engine = _image.restore(DECLARATIONS, _image.capture(engine))
             feed(engine, events[place:])
-            assert engine.snapshot() == whole.snapshot()
+            assert _image.capture(engine) == _image.capture(whole)
 
 
 # -- calls ----------------------------------------------------------------------------------------------
@@ -264,9 +264,9 @@ def test_an_error_of_the_interpreter_stops_that_object_only(method: str) -> None
     with pytest.raises(RegistryError, match="is stopped since"):
         client.call("odd:x", "numbers")
     assert client.call("odd:other", "note", 2) == 3
-    before = driver.engine.snapshot()
+    before = _image.capture(driver.engine)
     driver.restart()
-    assert driver.engine.snapshot() == before
+    assert _image.capture(driver.engine) == before
     with pytest.raises(RegistryError, match="is stopped since"):
         client.call("odd:x", "note", 1)
     assert client.call("odd:x", DELETE) is None
@@ -300,7 +300,7 @@ def test_reads_leave_no_trace(driver: Driver, client: Client) -> None:
     """A declared read that would wait, wake, take a token or set an alarm is refused, and changes nothing."""
     client.call("odd:x", "note", 1)
     waiting = client.send("gate:x", "pass_through")
-    before = driver.engine.snapshot()
+    before = _image.capture(driver.engine)
     for title, method in (
         ("odd:x", "sly_token"),
         ("odd:x", "sly_alarm"),
@@ -309,7 +309,7 @@ def test_reads_leave_no_trace(driver: Driver, client: Client) -> None:
     ):
         with pytest.raises(DeclarationError, match="readonly"):
             client.call(title, method)
-    assert driver.engine.snapshot() == before
+    assert _image.capture(driver.engine) == before
     assert waiting.waits
     assert len(driver.instance("gate:x").waiters) == 1
     assert client.call("odd:x", "who")[0] == (client.number, 1)
@@ -931,10 +931,10 @@ def test_a_snapshot_of_another_kind_is_refused(driver: Driver, client: Client) -
     """Bytes that are no snapshot raise ValueError; a type that is not declared here is named."""
     for data in (b"", b"\xc1", _codec.encode([99, 1, 2, 3, 4, 5, 6]), _codec.encode({"a": 1})):
         with pytest.raises(ValueError):
-            Engine.restore({}, data)
+            _image.restore({}, data)
     client.call("odd:x", "note", 1)
     with pytest.raises(UnknownType, match="odd"):
-        Engine.restore({}, driver.engine.snapshot())
+        _image.restore({}, _image.capture(driver.engine))
 
 
 def test_an_unknown_session_is_opened_once() -> None:
@@ -951,8 +951,8 @@ def test_an_unknown_session_is_opened_once() -> None:
 def test_statistics(driver: Driver, client: Client) -> None:
     """An object's own statistics come with what the engine knows, and change nothing."""
     client.call("lock:x", "acquire")
-    before = driver.engine.snapshot()
+    before = _image.capture(driver.engine)
     told = driver.statistics("lock:x")
     assert told["maker"] == client.label
     assert told["holder"] == client.label
-    assert driver.engine.snapshot() == before
+    assert _image.capture(driver.engine) == before

@@ -11,7 +11,7 @@ from hosted_classes import DECLARATIONS, ODD, START
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import SharedObject, _codec, _wire
+from registry import SharedObject, _codec, _image, _wire
 from registry._engine import KEPT_VACANT
 from registry._events import Call
 from registry._host import Attachment, Host, Identity
@@ -317,7 +317,7 @@ def test_what_comes_out_depends_on_nothing_else(steps: Any) -> None:
     one, other = make_host(), make_host()
     said = [[pipe.outcomes for pipe in play(steps, calls, host)] for host in (one, other)]
     assert repr(said[0]) == repr(said[1])
-    assert one.engine.snapshot() == other.engine.snapshot()
+    assert _image.capture(one.engine) == _image.capture(other.engine)
 
 
 @pytest.fixture
@@ -891,15 +891,15 @@ def test_misuse_is_refused_and_changes_nothing(
 ) -> None:
     """What no client of ours sends raises ProtocolError; nothing that follows on that connection is run."""
     pipe.ask("counter:x", "incr")
-    before, handles = host.engine.snapshot(), dict(host.clients[pipe.key].handles)
+    before, handles = _image.capture(host.engine), dict(host.clients[pipe.key].handles)
     frame = _wire.Frame(kind, pipe.generation, seq, received, 0, body)
     with pytest.raises(ProtocolError):
         host.receive(pipe.attachment, frame, START)
-    assert host.engine.snapshot() == before
+    assert _image.capture(host.engine) == before
     assert host.clients[pipe.key].handles == handles
     pipe.call("counter:x", "incr")
     pipe.deliver()
-    assert host.engine.snapshot() == before
+    assert _image.capture(host.engine) == before
     pipe.connect()
     pipe.flush()
     assert pipe.outcomes == {1: 1, 2: 2}

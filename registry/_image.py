@@ -1,0 +1,156 @@
+"""The engine's whole state as bytes, and back: an *image*.
+
+Equal states have equal images, so two engines are compared by them. An image holds data and no code: who restores one
+needs the declarations of the objects in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from registry import _codec, _state, hosting
+from registry._engine import Engine
+from registry._leaves import Owner
+from registry._objects import Hosted, bind, state_leaf
+from registry._sessions import Ranges, Reply, Session
+from registry.declarations import SharedObject
+from registry.errors import UnknownType
+from registry.hosting import Waiter, Waiters
+
+FORMAT = 1
+
+
+def capture(engine: Engine) -> bytes:
+    """Return the whole state of an engine in canonical form: equal states give equal bytes."""
+    sessions = [
+        [
+            *(
+                session.number,
+                session.key,
+                session.label,
+                session.domain,
+                session.mark,
+                session.above.rows(),
+            ),
+            [
+                [seq, int(reply.kind), reply.body, reply.index, reply.target]
+                for seq, reply in sorted(session.replies.items())
+            ],
+            list(session.objects),
+            list(session.owned),
+        ]
+        for _, session in sorted(engine.sessions.items())
+    ]
+    objects = [
+        [
+            *(hosted.number, hosted.declaration.typeid, hosted.name, hosted.arguments, hosted.definition),
+            *(hosted.maker, hosted.made, hosted.session, list(hosted.sessions), hosted.alarm),
+            *(hosted.changed, hosted.stopped),
+            _codec.canonical(_state.capture(hosted.instance), outgoing=state_leaf),
+        ]
+        for _, hosted in sorted(engine._numbered.items())
+    ]
+    waits = [
+        [
+            *(waiter.number, tuple(waiter.owner), waiter.label, waiter.seq, waiter.target, waiter.since),
+            waiter.deadline,
+            waiter.late,
+        ]
+        for _, hosted in sorted(engine._numbered.items())
+        for waiter in hosted.waits.values()
+    ]
+    counters = [engine._last_session, engine._last_object, engine._last_token, engine._last_order]
+    begun = [engine.index, engine.now, engine.epoch, engine.seed]
+    return _codec.canonical([FORMAT, begun, counters, sessions, objects, waits, list(engine._vacant)])
+
+
+def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engine:
+    """Return an engine in the state of an image; it goes on as if it had never stopped.
+
+    Raises:
+        ValueError: The bytes are no image of this format.
+        UnknownType: An object's type is not declared here.
+    """
+    tree: Any = _codec.decode(image)
+    if not isinstance(tree, list) or len(tree) != 7 or tree[0] != FORMAT:
+        raise ValueError(f"not an image of format {FORMAT}")
+    _, begun, counters, sessions, objects, waits, vacant = tree
+    engine = Engine(declarations)
+    engine.index, engine.now, engine.epoch, engine.seed = begun
+    for number, key, label, domain, mark, above, replies, used, owned in sessions:
+        session = Session(number, key, label, domain)
+        session.mark, session.above = mark, Ranges(above)
+        session.replies = {row[0]: Reply(*row[1:]) for row in replies}
+        session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
+        engine.sessions[number] = session
+        engine._keys[key] = number
+    waiters: dict[int, Waiter] = {}
+    for number, owner, label, seq, target, since, deadline, late in sorted(waits):
+        waiters[number] = Waiter(number, Owner(*owner), label, seq, target, since, deadline, late)
+        engine.sessions[owner[0]].waits[seq] = waiters[number]
+    for row in objects:
+        _restore_object(engine, row, waiters)
+    for waiter in waiters.values():
+        if waiter.home is None:
+            Waiters()._admit(waiter)  # its object has let go of the line that it stood in
+    engine._vacant = dict.fromkeys(vacant)
+    engine._last_session, engine._last_object, engine._last_token, engine._last_order = counters
+    return engine
+
+
+def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter]) -> None:
+    (
+        number,
+        typeid,
+        name,
+        arguments,
+        definition,
+        maker,
+        made,
+        session,
+        sessions,
+        alarm,
+        changed,
+        stopped,
+        state,
+    ) = row
+    declaration = engine.declarations.get(typeid)
+    if declaration is None:
+        raise UnknownType(typeid, f"the state holds {typeid}:{name}")
+    hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
+    engine._numbered[number] = hosted
+    args, kwargs, _ = bind(declaration, arguments)
+    step = hosting.Call(engine, engine.now, 0, 0, "", number, 0)
+
+    def revive() -> None:
+        hosted.live(declaration.factory(*args, **kwargs))
+        _state.rebuild(hosted.instance, _codec.decode(state, incoming=_reviver(waiters)))
+
+    engine._within(step, revive)
+    hosted.sessions = dict.fromkeys(sessions)
+    hosted.changed, hosted.stopped, hosted.alarm = changed, stopped, alarm
+    engine._heap = [entry for entry in engine._heap if entry[3] is not hosted]  # what the factory asked for
+    if alarm is not None:
+        time, order = alarm
+        engine._push(time, order, hosted)
+    for waiter in waiters.values():
+        if waiter.target == number:
+            hosted.waits[waiter.number] = waiter
+            engine._watch(waiter)
+    engine._instances[id(hosted.instance)] = hosted
+    engine.objects[typeid, name] = hosted
+
+
+def _reviver(waiters: dict[int, Waiter]) -> Callable[[Any], object]:
+    """Return what puts the restored waits back into the state of an object."""
+
+    def revive(leaf: Any) -> object:
+        if type(leaf) is tuple and leaf[0] == 41:
+            restored = Waiters()
+            for number in leaf[1]:
+                restored._admit(waiters[number])
+            return restored
+        return leaf
+
+    return revive

@@ -1,0 +1,84 @@
+"""What a client's session keeps for each call under way, and for each thread that calls."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import msgspec
+
+from registry._wire import Frame, Kind
+
+
+class AgainError(Exception):
+    """The session is a new one, in which a call that nothing was lost of is made again by its own thread."""
+
+
+class Pending(msgspec.Struct, eq=False):
+    """A call that has no reply yet.
+
+    Attributes:
+        about: What the call is to, for errors; anything with a `title`.
+        parked: Its thread waits for somebody else to read, on `wake`.
+        settling: It is being cancelled; a new connection begins with that.
+        asked: The generation on which its cancel was sent.
+        abandoned: Nobody waits for it any more; it stays until the server has settled it.
+        waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
+        seconds: How long it may take; None waits.
+    """
+
+    kind: int
+    handle: int
+    method: str
+    arguments: bytes
+    about: Any
+    readonly: bool
+    waiting: bool = False
+    delivered: bool = False
+    fields: dict[int, msgspec.Raw] | None = None
+    seq: int = 0
+    sent: bool = False
+    settling: bool = False
+    asked: int = 0
+    abandoned: bool = False
+    parked: bool = False
+    reply: Frame | None = None
+    failure: Exception | None = None
+    wake: Any = None
+    seconds: float | None = None
+
+    def again(self) -> Pending:
+        """Return the same request as one that nobody has seen yet."""
+        return Pending(
+            self.kind,
+            self.handle,
+            self.method,
+            self.arguments,
+            self.about,
+            self.readonly,
+            self.waiting,
+            seconds=self.seconds,
+        )
+
+    @property
+    def done(self) -> bool:
+        return self.reply is not None or self.failure is not None
+
+    @property
+    def title(self) -> str:
+        return f"{self.about.title}.{self.method}()" if self.kind == Kind.CALL else f"the question {self.method!r}"
+
+
+class Local(threading.local):
+    """What a thread has of a session: its owner number, and the grants that its calls rely on.
+
+    Attributes:
+        taking: The last call, if it gave something that can be taken back, such as a lock or an item.
+    """
+
+    session = b""
+    owner = 0
+    taking: Pending | None = None
+
+    def __init__(self) -> None:
+        self.guards: list[tuple[str, str, int]] = []
