@@ -6,12 +6,14 @@ classes all meet them. None of them does any I/O; a `Grant` is bound to its clie
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import attrs
 import msgspec
 
-from .errors import Closed, RegistryError
+from .errors import Closed
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -175,6 +177,10 @@ class Carried:
         return f"<carried value, {len(self.data)} bytes>"
 
 
+# What ends a ``with`` block: called as ``__exit__`` is.
+Exit = Callable[..., Any]
+
+
 class Bond(Protocol):
     """What a client ties to a grant, so that the grant can act on the lock it is of."""
 
@@ -187,14 +193,26 @@ class Bond(Protocol):
     def enter(self, grant: Grant) -> Grant:
         """Begin the ``with`` block of a grant; raises `CallTimeout` for a falsy one."""
 
-    def leave(
-        self,
-        grant: Grant,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        """End the ``with`` block: release, and raise `LockLost` if the loss is known by then."""
+    def exit(self, grant: Grant) -> Exit:
+        """Return what ends the ``with`` block that is about to begin, or the last that did.
+
+        Called, it releases, and raises `LockLost` if the loss is known by then.
+        """
+
+
+class _Exit:
+    """The ``__exit__`` of a grant: looked up before a block begins, it is an object for that block alone."""
+
+    def __get__(self, grant: Grant | None, owner: type) -> Exit:
+        if grant is None:
+            return _leave
+        return partial(_leave, grant) if grant._bond is None else grant._bond.exit(grant)
+
+
+def _leave(
+    grant: Grant, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    grant._bound().exit(grant)(kind, error, traceback)
 
 
 class Grant:
@@ -250,20 +268,14 @@ class Grant:
         self._bound().enter(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        try:
-            return self._bound().leave(self, kind, error, traceback)
-        except RegistryError:
-            raise
-        except BaseException as interrupt:
-            # A signal handler has raised, perhaps before anything was sent: the block is left all the same.
-            self._bound().leave(self, type(interrupt), interrupt, None)
-            raise
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        ) -> None: ...
+
+    else:
+        __exit__ = _Exit()
 
     def _bound(self) -> Bond:
         if self._bond is None:

@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 
 from registry import __version__, _codec, _wire, hosting
-from registry._pending import AgainError, Local, Pending
+from registry._pending import AgainError, Local, Mark, Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
@@ -88,12 +88,14 @@ class Link:
     def reset(self) -> None:
         """Begin a session that nobody knows yet; the state of a new link, and of a forked child's."""
         self.pid = os.getpid()
-        self._sending = threading.Lock()
-        # It knows its owner: a signal handler may raise between its acquisition and the very next instruction.
+        # They know their owners: a signal handler may raise between an acquisition and the very next instruction, or
+        # call in the middle of a call, and so may a destructor.
+        self._sending: Any = threading.RLock()
         self._reading: Any = threading.RLock()
         self.local = Local()
         self._pending: dict[int, Pending] = {}
         self._taken: list[Pending] = []
+        self._later: list[tuple[Pending, bytes]] = []
         self._definitions: dict[tuple[str, str, bytes], int] = {}
         self._rows: dict[int, tuple[str, str, bytes]] = {}
         self._transport: Transport | None = None
@@ -195,6 +197,31 @@ class Link:
         slot = Pending(CALL, handle, method, arguments, about, readonly, waiting, seconds=seconds)
         return self._run(slot, None if seconds is None else monotonic() + seconds)
 
+    def prepare(self, handle: int, method: str, arguments: bytes, *, about: Any, timeout: float | None) -> Pending:
+        """Return a call that gives something back, for `finish` or `insist`. Nothing is sent yet."""
+        seconds = self.timeout if timeout is None else timeout
+        return Pending(CALL, handle, method, arguments, about, False, insisting=True, seconds=seconds)
+
+    def finish(self, slot: Pending) -> Frame:
+        """Make a prepared call and wait for its reply. Where that is interrupted, it is made all the same.
+
+        Raises:
+            OutcomeUnknown: There was no reply in time; the call goes on.
+            StateLost, LockLost: As `call`.
+        """
+        return self._run(slot, None if slot.seconds is None else monotonic() + slot.seconds)
+
+    def insist(self, slot: Pending, session: bytes) -> None:
+        """Have a prepared call made in a session, once, if it is not under way; nobody waits for its reply.
+
+        Does not block for more than a write. May be called by destructors, wherever they run.
+        """
+        if self._sending._is_owned():
+            self._later.append((slot, session))  # this thread is writing; its next call begins with it
+            return
+        with self._sending:
+            self._register_later(slot, session)
+
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
         """Ask the server itself something, and return its answer."""
         body = _codec.encode([list(args), kwargs])
@@ -231,7 +258,7 @@ class Link:
                 self._send_frame(Kind.OWNER_ENDED, 0, _wire.encode(owner))
 
     @property
-    def guards(self) -> list[tuple[str, str, int]]:
+    def guards(self) -> list[Mark]:
         """The grants that the calls of this thread rely on, innermost last."""
         return self.local.guards
 
@@ -275,6 +302,11 @@ class Link:
     def _check_usable(self) -> None:
         if self.closed:
             raise Closed(f"the client of {self.address}", "connect again")
+        if self._sending._is_owned():
+            raise RuntimeError(
+                f"a call to {self.address} within another that is being written, by a signal handler or a destructor; "
+                "have the handler note the signal, and make the call outside"
+            )
         step = hosting._current.get()
         if step is not None and self.greeting is not None and self.greeting.pid == os.getpid():
             raise RuntimeError(
@@ -301,13 +333,11 @@ class Link:
             with self._sending:
                 if self._taken:
                     self._sweep()
-                slot.seq = self._next
-                self._next += 1
+                if self._later:
+                    self._send_later()
                 if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or local.guards or self._above):
                     self._add_fields(slot, local)
-                self._pending[slot.seq] = slot
-                if self._transport is not None:
-                    self._send(slot)
+                self._register(slot)
             try:
                 self._await(slot, deadline)
             except DeadlinePassed:
@@ -324,10 +354,7 @@ class Link:
                 return frame
             seq = slot.seq
             if self._pending.get(seq) is slot:  # else its session was lost meanwhile, though not its reply
-                if self._mark() != seq - 1:
-                    self._above.append(seq)
-                if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
-                    self._acknowledged = seq
+                self._note_arrival(slot, frame)
                 # A statement and not a call: nothing can raise between it and the return.
                 del self._pending[seq]
             if frame.kind == Kind.CANCELLED:
@@ -338,6 +365,33 @@ class Link:
         except BaseException as error:
             self._give_up(slot, error)
             raise
+
+    def _register(self, slot: Pending) -> None:
+        """Give a call its number and write it, if there is a connection; `_sending` is held."""
+        seq = self._next
+        # No calls in here, so that a signal handler raises before or behind it.
+        self._next = seq + 1
+        self._pending[seq] = slot
+        slot.seq = seq
+        if self._transport is not None:
+            self._send(slot)
+
+    def _register_later(self, slot: Pending, session: bytes) -> None:
+        if self.key is session and not (self.closed or slot.seq):
+            slot.unattended = True
+            self._register(slot)
+
+    def _send_later(self) -> None:
+        while self._later:
+            self._register_later(*self._later.pop())
+
+    def _note_arrival(self, slot: Pending, frame: Frame) -> None:
+        """Note that the reply to a call has arrived, which is about to leave the row of unanswered calls."""
+        seq = slot.seq
+        if self._mark() != seq - 1:
+            self._above.append(seq)
+        if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
+            self._acknowledged = seq
 
     def _sweep(self) -> None:
         """Acknowledge what has reached its caller; `_sending` is held."""
@@ -356,8 +410,8 @@ class Link:
         """Give this thread its number in the present session. What it relied on in a lost one is lost."""
         if local.guards:
             self._tell = None  # this says it
-            typeid, name, _ = local.guards[-1]
-            raise LockLost(f"{typeid}:{name}", "the server that granted it is gone", self.label)
+            lost = local.guards[-1]
+            raise LockLost(f"{lost.typeid}:{lost.name}", "the server that granted it is gone", self.label)
         with self._sending:
             self._owners += 1
             local.session, local.owner = self.key, self._owners
@@ -366,7 +420,7 @@ class Link:
         fields: dict[int, msgspec.Raw] = {}
         if local.owner != _wire.DEFAULT_OWNER:
             fields[_wire.OWNER] = msgspec.Raw(_wire.encode(local.owner))
-        if local.guards:
+        if local.guards and not slot.insisting:  # what is given back relies on nothing
             fields[_wire.GRANTS] = msgspec.Raw(_wire.encode(local.guards))
         if self._above:
             above, self._above = self._above, []
@@ -510,12 +564,22 @@ class Link:
             slot.reply = frame
             if slot.parked:
                 self._wake(slot)
+            if slot.unattended:
+                self._dismiss(slot)
+
+    def _dismiss(self, slot: Pending) -> None:
+        """Let go of a call that nobody waits for, once its reply is there."""
+        if slot.reply is not None and self._pending.get(slot.seq) is slot:
+            self._note_arrival(slot, slot.reply)
+            self._pending.pop(slot.seq, None)
 
     # -- giving up
 
     def _settle(self, slot: Pending) -> None:
         """Past the deadline: have the call undone, or learn its reply. Returns with the reply in place."""
         seconds = slot.seconds
+        if slot.insisting:
+            raise OutcomeUnknown(slot.title, "there was no answer in time; it takes effect once it arrives", self.label)
         if slot.kind == Kind.CONTROL or not slot.sent:
             slot.failure = CallTimeout(slot.title, seconds, server=self.label)
             return
@@ -536,34 +600,52 @@ class Link:
     def _give_up(self, slot: Pending, error: BaseException) -> None:
         """The caller leaves without its reply. Make sure that the call is settled, and that others have a reader."""
         try:
+            slot.parked = False  # nobody is to be woken to read who has left
             answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
             with self._sending:  # or else a new connection might send it meanwhile
                 if self._pending.get(slot.seq) is not slot:
                     return
-                if error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
+                if slot.insisting and slot.failure is None:
+                    slot.unattended = True  # before a look at the reply: whoever brings that looks in the other order
+                    self._dismiss(slot)
+                    if slot.reply is None and self._transport is not None:
+                        self._send(slot)  # perhaps once more, which does no harm
+                elif error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
                     del self._pending[slot.seq]
                     return
-            self._abandon(slot, at_once=not isinstance(error, RegistryError))
+                else:
+                    self._undo(slot)
+            if not isinstance(error, RegistryError):
+                self._reconnect()
         finally:
             self._stop_leading()
 
-    def _abandon(self, slot: Pending, *, at_once: bool = True) -> None:
+    def _abandon(self, slot: Pending) -> None:
         """Have a call undone that nobody waits for any more."""
+        self._undo(slot)
+        try:
+            self._reconnect()
+        finally:
+            self._stop_leading()
+
+    def _undo(self, slot: Pending) -> None:
         with self._sending:
             slot.asked = 0
             slot.abandoned = True
             slot.reply = None
             self._send_cancel(slot, undo=True)
-        # Where the connection is broken the cancel goes out with the next one. If somebody else reads, they make it; if
-        # nobody can, there is nothing to settle.
+
+    def _reconnect(self) -> None:
+        """Where the connection is broken, make another: what nobody waits for goes out with it.
+
+        If somebody else reads, they make it; if nobody can, there is nothing to settle.
+        """
         try:
-            if at_once and self._transport is None and self._reading.acquire(False):
+            if self._transport is None and self._reading.acquire(False):
                 self._connect(monotonic() + SETTLE)
         except (RegistryError, OSError) as error:
             if not (isinstance(error, RegistryError) or _is_gone(error)):
                 raise
-        finally:
-            self._stop_leading()
 
     # -- connections
 
@@ -696,8 +778,13 @@ class Link:
         told = self._told
         with self._sending:
             for slot in list(self._pending.values()):
-                if slot.abandoned or slot.done:
+                if slot.abandoned or slot.unattended or slot.done:
                     del self._pending[slot.seq]
+                    continue
+                if slot.insisting:
+                    slot.failure = StateLost(reason, self.label)  # what it gives back is lost, as its caller will say
+                    told = True
+                    self._wake(slot)
                     continue
                 unknown = slot.sent and not slot.readonly and not (slot.waiting and kind is StateLost)
                 grants = slot.fields.get(_wire.GRANTS) if slot.fields is not None else None

@@ -14,6 +14,14 @@ class AgainError(Exception):
     """The session is a new one, in which a call that nothing was lost of is made again by its own thread."""
 
 
+class Mark(msgspec.Struct, array_like=True, eq=False):
+    """A grant that calls rely on: the type and name of what gave it, and its number. Each is itself alone."""
+
+    typeid: str
+    name: str
+    number: int
+
+
 class Pending(msgspec.Struct, eq=False):
     """A call that has no reply yet.
 
@@ -24,6 +32,8 @@ class Pending(msgspec.Struct, eq=False):
         asked: The generation on which its cancel was sent.
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
+        insisting: It gives something back: it is made, exactly once, whatever becomes of its caller.
+        unattended: Nobody waits for its reply.
         seconds: How long it may take; None waits.
     """
 
@@ -35,6 +45,8 @@ class Pending(msgspec.Struct, eq=False):
     readonly: bool
     waiting: bool = False
     delivered: bool = False
+    insisting: bool = False
+    unattended: bool = False
     fields: dict[int, msgspec.Raw] | None = None
     seq: int = 0
     sent: bool = False
@@ -81,4 +93,4 @@ class Local(threading.local):
     taking: Pending | None = None
 
     def __init__(self) -> None:
-        self.guards: list[tuple[str, str, int]] = []
+        self.guards: list[Mark] = []

@@ -6,14 +6,13 @@ import contextlib
 import copy
 import pickle
 from collections.abc import Iterator
-from types import TracebackType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import _codec
-from registry._leaves import Carried, Grant, Handle, OpaqueValue, Owner
+from registry._leaves import Carried, Exit, Grant, Handle, OpaqueValue, Owner
 from registry.errors import Closed
 
 SCALARS = (
@@ -159,16 +158,13 @@ class Recorder:
         self.calls.append(("enter", grant))
         return grant
 
-    def leave(
-        self,
-        grant: Grant,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    def exit(self, grant: Grant) -> Exit:
         """Record a block's end."""
-        self.calls.append(("leave", grant, kind))
-        return None
+
+        def leave(kind: type[BaseException] | None, error: object, traceback: object) -> None:
+            self.calls.append(("leave", grant, kind))
+
+        return leave
 
 
 def test_a_bound_grant_acts_through_its_bond() -> None:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from registry import _codec
 from registry._leaves import Carried, Handle, OpaqueValue
+from registry._pending import Mark
 from registry._snapshots import freeze
 from registry.declarations import Interface
 from registry.errors import NotShareable
 
 if TYPE_CHECKING:
     from registry._link import Link
-MISSING: Any = object()
+    from registry._pending import Pending
 
-# A grant that calls rely on: the type and name of what gave it, and its number.
-Mark = tuple[str, str, int]
+MISSING: Any = object()
 
 
 class Home(Protocol):
@@ -102,23 +102,41 @@ class Remote:
         """Call a method of the hosted object and return its result, containers not yet frozen."""
         interface = self.interface or self.resolve()
         link = self.home.link()
+        waiting = method in interface.waiting
+        frame = link.call(
+            self._handle_of(link),
+            method,
+            self._encode(link, interface, method, args, kwargs or {}),
+            about=self,
+            readonly=method in interface.readonly,
+            waiting=waiting,
+            timeout=None if waiting else self.home.timeout,
+        )
+        return link.result(frame, self._incoming, self, method)
+
+    def prepare(self, method: str, args: Iterable[object]) -> Pending:
+        """Return a call that gives something back, ready to be made: by `finish`, or by `Link.insist`."""
+        link = self.home.link()
+        arguments = self._encode(link, self.interface or self.resolve(), method, args, {})
+        return link.prepare(self._handle_of(link), method, arguments, about=self, timeout=self.home.timeout)
+
+    def finish(self, slot: Pending) -> Any:
+        """Make a prepared call and return its result."""
+        link = self.home.link()
+        return link.result(link.finish(slot), self._incoming, self, slot.method)
+
+    def _handle_of(self, link: Link) -> int:
         at = self._at
         if at is None or at[0] is not link or at[1] is not link.key:
             self._handle = link.handle(self.typeid, self.name, self.definition)
             self._at = (link, link.key)
-        arguments = _codec.encode_arguments(
-            args, kwargs or {}, interface.carried.get(method), _outgoing, self._opaque if link.same_user else None
-        )
-        frame = link.call(
-            self._handle,
-            method,
-            arguments,
-            about=self,
-            readonly=method in interface.readonly,
-            waiting=method in interface.waiting,
-            timeout=None if method in interface.waiting else self.home.timeout,
-        )
-        return link.result(frame, self._incoming, self, method)
+        return self._handle
+
+    def _encode(
+        self, link: Link, interface: Interface, method: str, args: Iterable[object], kwargs: Mapping[str, object]
+    ) -> bytes:
+        opaque = self._opaque if link.same_user else None
+        return _codec.encode_arguments(args, kwargs, interface.carried.get(method), _outgoing, opaque)
 
     def _opaque(self, value: object) -> Carried:
         """Pickle a carried value that has no typed form; only processes of this user on this host get it back."""
@@ -139,15 +157,7 @@ class Remote:
 
     def mark(self, number: int) -> Mark:
         """Return what calls carry that rely on a grant of this object."""
-        return (self.typeid, self.name, number)
-
-    def relax(self, mark: Mark) -> None:
-        """Have the calls of this thread rely on a grant no more; where they do several times, once less."""
-        guards = self.home.link().guards
-        for place in range(len(guards) - 1, -1, -1):
-            if guards[place] == mark:
-                del guards[place]
-                return
+        return Mark(self.typeid, self.name, number)
 
     def _incoming(self, leaf: Any) -> object:
         kind = type(leaf)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry._leaves import OpaqueValue
-from registry.errors import EditConflict, SnapshotError
-from registry.proxies._base import Proxy, Remote, taking
+from registry.errors import EditConflict, LockLost, RegistryError, SnapshotError
+from registry.proxies._base import Proxy, taking
+from registry.proxies._blocks import Hold, Leaving, leaving, opening
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from weakref import ref
 
 
 class Container(Proxy):
@@ -114,46 +115,56 @@ class Edit:
 
     def __init__(self, proxy: MappingShape, key: object) -> None:
         self._proxy = proxy
+        self._remote = proxy._remote
         self._key = key
-        self._turn = 0
-        self._session = b""
-        self._pid = os.getpid()
         self._value: Any = None
-
-    @property
-    def _remote(self) -> Remote:
-        return self._proxy._remote
+        self._hold: Hold | None = None
+        self._turn = 0
+        self.opening: ref[Leaving] | None = None
 
     @taking
     def __enter__(self) -> Any:
+        block = opening(self)
         proxy = self._proxy
-        turn, value = proxy._call("edit", self._key)
-        self._session = proxy._remote.home.link().key
-        self._turn = turn
-        if not _is_mutable(value):
-            proxy._call("edit", self._key, turn)
-            raise SnapshotError(
-                f"the value of {proxy._remote.name!r}[{self._key!r}] is {_article(value)}, which cannot be changed "
-                f"in place; for numbers there is incr({self._key!r}, by), for the rest compare_and_set"
-            )
-        self._value = value
-        return value
-
-    @taking
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        proxy = self._proxy
-        if os.getpid() != self._pid:
-            return  # a forked child owns no turn of its parent's
-        if proxy._remote.home.link().key is not self._session:
-            if kind is None and self._session:
-                raise EditConflict(proxy._remote.title, repr(self._key), proxy._remote.home.link().label)
-            return
-        if kind is None:
-            proxy._call("edit", self._key, self._turn, self._value)
-        else:
+        self._turn, self._value = proxy._call("edit", self._key)
+        if not _is_mutable(self._value):
             proxy._call("edit", self._key, self._turn)
+            raise SnapshotError(
+                f"the value of {proxy._remote.name!r}[{self._key!r}] is {_article(self._value)}, which cannot be "
+                f"changed in place; for numbers there is incr({self._key!r}, by), for the rest compare_and_set"
+            )
+        self._hold = hold = Hold(self._remote, None, "edit", self._key, self._turn)
+        if block is not None:
+            block.hold = hold
+        return self._value
+
+    @leaving
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        hold: Hold | None = None,
+    ) -> None:
+        hold = self._hold
+        if hold is None:
+            return  # it was never entered
+        try:
+            if kind is None:
+                hold.finish(self._key, self._turn, self._value)
+            else:
+                hold.finish()
+        except LockLost:
+            if kind is None:
+                remote = self._remote
+                raise EditConflict(remote.title, repr(self._key), remote.home.link().label) from None
+        except RegistryError:
+            # The body's own error tells more.
+            if kind is None:
+                raise
+
+    def _here(self) -> Edit:
+        return self
 
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)

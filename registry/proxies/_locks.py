@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import ref
 
 from registry._leaves import Grant
 from registry.errors import CallTimeout, LockLost, OutcomeUnknown, RegistryError, StateLost
-from registry.proxies._base import Mark, Proxy, Remote, taking
+from registry.proxies._base import Proxy, Remote, taking
+from registry.proxies._blocks import Hold, Leaving, leaving, opening
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,17 +31,17 @@ class Bond:
         before: The arguments of ``release`` that stand before the number of the grant.
     """
 
-    __slots__ = ("_before", "_mark", "_method", "_pid", "_remote", "_session")
+    __slots__ = ("_before", "_holds", "_method", "_pid", "_remote", "_session", "opening")
 
     def __init__(self, remote: Remote, method: str, before: tuple[int, ...] = ()) -> None:
         link = remote.home.link()
         self._remote = remote
         self._method = method
         self._before = before
-        # Of the block that was entered; the number of the grant may be another by its end.
-        self._mark: Mark | None = None
         self._session = link.key
         self._pid = link.pid
+        self._holds: list[Hold] = []  # of the blocks that were entered with the grant
+        self.opening: ref[Leaving] | None = None
 
     def release(self, grant: Grant) -> None:
         remote = self._remote
@@ -52,29 +55,48 @@ class Bond:
                 raise
         raise LockLost(remote.title, "the session that held it has ended", link.label)
 
+    def exit(self, grant: Grant) -> Leaving:
+        made = Leaving(grant, self._leave)
+        self.opening = ref(made)
+        return made
+
     def enter(self, grant: Grant) -> Grant:
+        block = opening(self)
         remote = self._remote
         if not grant:
             raise CallTimeout(
                 f"{remote.title}.{self._method}()", None, _held_by(grant.holder), remote.home.link().label
             )
-        # From here to `leave` the calls of this thread carry the grant, so that they fail once it is lost.
-        self._mark = remote.mark(grant.number)
-        remote.home.link().guards.append(self._mark)
-        return grant
+        hold = None
+        try:
+            # From here to the end of the block the calls of this thread carry the grant.
+            hold = Hold(remote, grant.number, "release", *self._before, grant.number)
+            hold.push(self._holds, grant)
+            if block is not None:
+                block.hold = hold
+            return grant
+        except BaseException:
+            # Interrupted on the way in: nobody else would give it back.
+            (hold or Hold(remote, grant.number, "release", *self._before, grant.number)).forsake()
+            raise
 
-    def leave(
+    def _leave(
         self,
         grant: Grant,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
+        hold: Hold | None = None,
     ) -> None:
         if self._remote.home.link().pid != self._pid:
             return  # a forked child owns nothing of its parent's
+        if hold is None and self._holds:
+            hold = self._holds[-1]
         try:
-            self._remote.relax(self._mark or self._remote.mark(grant.number))
-            self.release(grant)
+            if hold is None:
+                self.release(grant)  # it was not entered, or it has been left before
+            else:
+                hold.finish()
         except RegistryError:
             # The body's own error tells more than that its lock was lost meanwhile.
             if error is None:
@@ -87,7 +109,7 @@ class Bond:
         try:
             yield grant
         finally:
-            self._remote.relax(mark)
+            self._remote.home.link().guards.remove(mark)
 
 
 def _held_by(holder: str) -> str:
@@ -119,40 +141,67 @@ class LockShape(GrantingShape):
         return locking(self, function)
 
     def __enter__(self) -> Grant:
+        here = self._here()
+        block = opening(here)
         link = self._remote.home.link()
         local = link.local
-        held = _held(self)
-        guards, depth = len(local.guards), len(held)
+        guards = link.guards
+        depth, height = len(guards), len(here.holds)
         try:
             grant: Grant = self._call("acquire")
-            grant.__enter__()
-            held.append(grant)
+            hold = Hold(self._remote, grant.number, "release", *self._before, grant.number)
+            hold.push(here.holds, grant)
+            if block is not None:
+                block.hold = hold
             taking = local.taking
             if taking is not None:
                 taking.delivered = True
             return grant
         except BaseException:
             # Interrupted on the way in, or refused: the block is not entered, and nobody would ever release.
-            del local.guards[guards:], held[depth:]
+            if block is not None:
+                block.hold = None
+            del guards[depth:], here.holds[height:]
             link.take_back()
             raise
 
+    @leaving
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        hold: Hold | None = None,
     ) -> None:
-        grant = None
         try:
-            held = _held(self)
-            grant = held[-1]
-            grant.__exit__(kind, error, traceback)
-            del held[-1]
-        except BaseException as raised:
-            held = _held(self)
-            if held and grant in (None, held[-1]):
-                grant = held.pop()
-                if not isinstance(raised, RegistryError):  # but what a signal handler raised
-                    grant.__exit__(type(raised), raised, None)
+            if hold is None:
+                hold = self._here().holds[-1]
+            hold.finish()
+        except RegistryError:
+            # The body's own error tells more than that its lock was lost meanwhile.
+            if error is None:
+                raise
+        except BaseException:
+            if hold is None:
+                hold = self._here().holds[-1]
+            hold.forsake()
             raise
+
+    def _here(self) -> _Here:
+        """Return what this thread has of the proxy."""
+        if self._local is None:
+            self._local = _Here()
+        here: _Here = self._local
+        return here
+
+
+class _Here(threading.local):
+    """What a thread has of a lock: the blocks that it is in, and the end of the one that it is about to enter."""
+
+    opening: ref[Leaving] | None = None
+
+    def __init__(self) -> None:
+        self.holds: list[Hold] = []
 
 
 class SemaphoreShape(LockShape):
@@ -194,7 +243,8 @@ class ConditionShape(LockShape):
     @taking
     def _wait(self, timeout: float | None, passing: bool) -> bool:
         notification, grant = self._call("wait_for", timeout, passing)
-        for held in _held(self):
+        for hold in self._here().holds:
+            held = hold.grant
             held.number, held.abandoned, held.holder = grant.number, grant.abandoned, grant.holder
             held.since = grant.since
         return bool(notification)
@@ -220,16 +270,3 @@ def locking(proxy: Any, function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return locked
-
-
-def _held(proxy: LockShape) -> list[Grant]:
-    """Return this thread's stack of grants that were entered through the proxy itself."""
-    import threading
-
-    if proxy._local is None:
-        proxy._local = threading.local()
-    try:
-        stack: list[Grant] = proxy._local.stack
-    except AttributeError:
-        stack = proxy._local.stack = []
-    return stack

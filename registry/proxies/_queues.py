@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import LockLost, OutcomeUnknown, RegistryError, StateLost
+from registry.errors import RegistryError
 from registry.proxies._base import Proxy, taking
+from registry.proxies._blocks import Hold, Leaving, leaving, opening
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from weakref import ref
 
 
 class QueueShape(Proxy):
@@ -43,54 +43,51 @@ class Claim:
         self._proxy = proxy
         self._arguments = (block, timeout)
         self._number = 0
-        self._session = b""
-        self._pid = 0
+        self._hold: Hold | None = None
+        self.opening: ref[Leaving] | None = None
 
     def __enter__(self) -> Any:
+        block = opening(self)
         remote = self._proxy._remote
         link = remote.home.link()
         local = link.local
-        depth = len(local.guards)
+        guards = link.guards
+        depth = len(guards)
         try:
             self._number, item = self._proxy._call("claim", *self._arguments)
-            self._session, self._pid = link.key, os.getpid()
-            local.guards.append(remote.mark(self._number))
+            # Forsaken, the item goes back to the front.
+            self._hold = hold = Hold(remote, self._number, "settle", self._number, False)
+            if block is not None:
+                block.hold = hold
             taking = local.taking
             if taking is not None:
                 taking.delivered = True
             return item
         except BaseException:
             # Interrupted on the way in: the block is not entered, and nobody would ever settle it.
-            del local.guards[depth:]
+            if block is not None:
+                block.hold = None
+            del guards[depth:]
             link.take_back()
             raise
 
+    @leaving
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        hold: Hold | None = None,
     ) -> None:
+        hold = self._hold
+        if hold is None:
+            return  # it was never entered
         try:
-            self._settle(kind is None)
+            hold.finish(self._number, kind is None)
         except RegistryError:
             # The body's own error tells more than that its claim was lost meanwhile.
             if kind is None:
                 raise
-        except BaseException:
-            # A signal handler raised, perhaps before anything was sent: the block is left all the same.
-            with suppress(RegistryError):
-                self._settle(kind is None)
-            raise
 
-    def _settle(self, done: bool) -> None:
-        if os.getpid() != self._pid:
-            return  # a forked child has claimed nothing
-        remote = self._proxy._remote
-        link = remote.home.link()
-        remote.relax(remote.mark(self._number))
-        try:
-            if link.key is self._session:
-                remote.invoke("settle", (self._number, done))
-                return
-        except (OutcomeUnknown, StateLost):
-            if link.key is self._session:
-                raise
-        raise LockLost(remote.title, "the session that had claimed the item has ended", link.label)
+    def _here(self) -> Claim:
+        return self
