@@ -92,8 +92,12 @@ class Connection(asyncio.Protocol):
             self._stock.lost(unread=isinstance(error, ConnectionResetError))
         elif self._attachment is not None:
             client = self._attachment.client
-            server.host.detach(self._attachment, server.now())
             self._attachment.sink = None
+            if error is not None:
+                # A write has failed while nothing was read from a peer that does not read either: what it had sent
+                # before it went counts.
+                self.drain()
+            server.host.detach(self._attachment, server.now())
             if client is not None and client.key not in server.host.clients:
                 server.unwatch(client)
         if server._loop is not None:

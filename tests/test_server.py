@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -9,7 +10,7 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,28 @@ os.kill(os.getpid(), 9)
         grant = client.lock("l").acquire(timeout=10)
         assert grant and not grant.abandoned
         assert len(client.notes("n").all()) == 301
+
+
+@pytest.mark.parametrize("loop", [module._new_loop, asyncio.new_event_loop], ids=["installed", "asyncio"])
+def test_last_words_of_a_peer_that_does_not_read_are_heard(
+    home: Path, monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Where reading was paused because a peer does not read, what it has sent counts when writing to it fails."""
+    monkeypatch.setattr(module, "_new_loop", loop)
+    with ManagerServer("here", KEY, plugins=ALL) as server, connect("here", KEY) as client:
+        notes, lock = client.notes("n"), client.lock("l")
+        notes.add("first")
+        with Raw("here") as raw:
+            raw.transport.send(raw.call(1, "lock", "l", "acquire"))
+            assert raw.frame().kind == Kind.REPLY
+            frames = [raw.call(seq, "notes", "n", "big", 100_000) for seq in range(2, 102)]
+            raw.transport.send(b"".join(frames) + raw.call(102, "lock", "l", "release"))
+            (connection,) = [each for each in server._connections if each._label == "raw"]
+            until(lambda ask: connection._blocked, client)
+            assert lock.locked()
+        until(lambda ask: connection not in server._connections, client)
+        grant = lock.acquire(timeout=0)
+        assert grant and not grant.abandoned
 
 
 def test_a_session_without_a_connection_lives_on_its_lease(home: Path) -> None:
