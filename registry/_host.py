@@ -277,6 +277,9 @@ class Host:
             raise ProtocolError("a session's key has 16 bytes")
         client = self.clients.get(hello.key)
         resumed = client is not None
+        if client is None and hello.resumes:
+            self._answer_attach(attachment, frame.generation, resumed=False)
+            return  # without a session, since its client is about to begin another one
         if client is None:
             label = hello.label or attachment.label or f"pid {hello.pid} ({hello.command}) on {hello.host}"
             client = Client(hello.key, label, attachment.domain, attachment.pid)
@@ -307,9 +310,12 @@ class Host:
 
         client.deliver = deliver
         stale = self._freshness(hello.code) if self._freshness is not None else ""
+        self._answer_attach(attachment, generation, resumed=resumed, stale=stale)
+
+    def _answer_attach(self, attachment: Attachment, generation: int, *, resumed: bool, stale: str = "") -> None:
         answer = _wire.encode(_wire.Attached(resumed=resumed, complete=True, stale=stale))
         self.dirty.append(attachment)
-        outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
+        attachment.outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
 
     # -- sessions
 

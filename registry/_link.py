@@ -730,6 +730,7 @@ class Link:
             version=__version__,
             acknowledged=self._acknowledged,
             code=self._code,
+            resumes=self._known,
         )
         transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
         answer = self._attached(transport, reader, limit)

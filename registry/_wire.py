@@ -129,7 +129,11 @@ class ControlBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Attach(msgspec.Struct, frozen=True, array_like=True):
-    """Who a client is. `key` names the session across connections and is known to its two ends only."""
+    """Who a client is. `key` names the session across connections and is known to its two ends only.
+
+    With `resumes` the client knows that the server had the session. One that is gone is then not begun anew: the
+    answer that says so may be lost, and the next would take the new session for the old one.
+    """
 
     key: bytes
     pid: int
@@ -139,6 +143,7 @@ class Attach(msgspec.Struct, frozen=True, array_like=True):
     version: str
     acknowledged: int  # the highest sequence of a change whose reply this session has seen
     code: dict[str, str]  # the plugin modules it has loaded, by version
+    resumes: bool = False
 
 
 class Attached(msgspec.Struct, frozen=True, array_like=True):

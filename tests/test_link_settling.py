@@ -15,6 +15,7 @@ from registry import _codec, _link, _plugins, _wire
 from registry._host import Attachment, Host, Identity
 from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry._wire import Kind
+from registry.errors import StateLost
 
 START = 1_800_000_000.0
 NOTHING = _codec.encode_arguments((), {})
@@ -154,3 +155,25 @@ def test_a_call_made_again_is_the_same_request() -> None:
     assert msgspec.structs.asdict(slot.again()) == {
         **msgspec.structs.asdict(slot), "seq": 0, "sent": False, "abandoned": False
     }  # fmt: skip
+
+
+def test_a_lost_session_is_not_begun_anew_unnoticed(host: Host) -> None:
+    """The lease has run out, and the answer that says so is lost: the next attach does not find a new session."""
+    pipes: list[Pipe] = []
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        pipe = Pipe(host)
+        pipes.append(pipe)
+        if len(pipes) == 2:
+            pipe.before_reading.append(pipe.close)  # the server has read the attach, and its answer is lost
+        return Dialed(pipe, Greeting(host.greeting, "x"), b"", True)
+
+    link = _link.Link(connect, "x", timeout=2.0)
+    count = link.handle("counter", "c", NOTHING)
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    pipes[0].close()
+    host.advance(START + host.lease)
+    with pytest.raises(StateLost):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert len(pipes) == 3
+    assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 2
