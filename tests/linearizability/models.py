@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from linearizability.checker import UNKNOWN, Model, Operation
-from registry.errors import NotOwner
+from registry.errors import LockLost, NotOwner
 
 #: The state of a key that a dict has not.
 MISSING: Final[Hashable] = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
@@ -137,16 +137,20 @@ class Counter(_Single):
 
 
 class QueueState(NamedTuple):
-    """The items; those taken by calls that may be undone; the calls and sessions that are over."""
+    """The items; those taken by calls that may be undone; the calls and sessions that are over; and the claims, in
+    their order, as (session, call, number, item), where a number that nobody knows is None."""
 
     items: tuple[Any, ...] = ()
     taken: tuple[tuple[Hashable, Any], ...] = ()
     over: frozenset[Hashable] = frozenset()
+    claimed: tuple[tuple[Hashable, Hashable, int | None, Any], ...] = ()
 
 
 @attrs.frozen
 class Queue(Model):
-    """First in, first out: ``put(item)``, ``get``, ``qsize``, ``undo``, ``end``.
+    """First in, first out: ``put(item)``, ``get``, ``qsize``, ``claim``, ``settle((number, done))``, ``undo``, ``end``.
+
+    A claim is (number, item). What a session has claimed goes back to the front at its end.
 
     Nothing is said of the order in which those who wait are served. What goes back goes to the front.
 
@@ -166,11 +170,11 @@ class Queue(Model):
         return {"": [op if op.call in undoable else attrs.evolve(op, call=None) for op in history]}
 
     def reads(self, operation: Operation) -> bool:
-        return operation.verb == "qsize" or operation.result in (queue.Empty, queue.Full)
+        return operation.verb == "qsize" or operation.result in (queue.Empty, queue.Full, LockLost)
 
     def step(self, state: QueueState, operation: Operation) -> Iterable[Hashable]:
         verb, result = operation.verb, operation.result
-        items, taken, over = state
+        items, taken, over, _ = state
         if verb == "qsize":
             return (state,) if _fits(operation, len(items)) else ()
         if verb == "undo":
@@ -192,16 +196,48 @@ class Queue(Model):
             if operation.call is not None:
                 taken = (*taken, (operation.call, items[0]))
             return (state._replace(items=items[1:], taken=taken),)
+        if verb == "claim":
+            return self._claimed(state, operation)
+        if verb == "settle":
+            return self._settled(state, operation)
         raise ValueError(f"a queue has no {verb!r}")
 
+    def _claimed(self, state: QueueState, operation: Operation) -> Iterable[QueueState]:
+        items, result = state.items, operation.result
+        if not items or result is queue.Empty:
+            return (state,) if not items and result is queue.Empty else ()
+        number = None
+        if result is not UNKNOWN:
+            if not isinstance(result, tuple) or result[1] != items[0]:
+                return ()
+            number = result[0]
+        row = (operation.session, operation.call, number, items[0])
+        return (state._replace(items=items[1:], claimed=(*state.claimed, row)),)
+
+    def _settled(self, state: QueueState, operation: Operation) -> Iterable[QueueState]:
+        number, done = operation.argument
+        rows = [row for row in state.claimed if row[0] == operation.session and row[2] in (None, number)]
+        after = []
+        if operation.result in (None, UNKNOWN):
+            for row in rows:
+                items = state.items if done else (row[3], *state.items)
+                after.append(state._replace(items=items, claimed=tuple(other for other in state.claimed if other != row)))
+        if operation.result in (LockLost, UNKNOWN) and not any(row[2] == number for row in rows):
+            after.append(state)
+        return after
+
     def _returned(self, state: QueueState, call: Hashable) -> Iterable[QueueState]:
-        items, taken, over = state
+        items, taken, over, claimed = state
         back = tuple(item for taker, item in taken if taker == call)
+        back += tuple(row[3] for row in claimed if row[1] == call)
         left = tuple(row for row in taken if row[0] != call)
-        return (QueueState(back + items, left, over | {call}),)
+        claimed = tuple(row for row in claimed if row[1] != call)
+        return (QueueState(back + items, left, over | {call}, claimed),)
 
     def _ended(self, state: QueueState, operation: Operation) -> Iterable[QueueState]:
-        states = {state}
+        back = tuple(row[3] for row in state.claimed if row[0] == operation.session)
+        claimed = tuple(row for row in state.claimed if row[0] != operation.session)
+        states = {state._replace(items=back + state.items, claimed=claimed)}
         # Latest first, so that what goes back stands in its old order.
         for call, certain in reversed(operation.argument):
             undone = {after for before in states for after in self._returned(before, call)}
@@ -213,13 +249,14 @@ class Queue(Model):
                 items,
                 tuple(row for row in taken if row[0] not in gone),
                 (over - gone) | {operation.session},
+                claimed,
             )
-            for items, taken, over in states
+            for items, taken, over, claimed in states
         ]
 
 
 class LockState(NamedTuple):
-    """Who holds it by which call and token, and what outlasts them."""
+    """Who holds it by which call and token, and what outlasts them; what was counted under its guard."""
 
     holder: Hashable = None
     call: Hashable = None
@@ -228,6 +265,7 @@ class LockState(NamedTuple):
     last: int = 0
     over: frozenset[Hashable] = frozenset()
     line: tuple[Any, ...] = ()
+    count: int = 0
 
     def freed(self) -> LockState:
         """Return the state without its holder."""
@@ -239,18 +277,23 @@ class Lock(Model):
 
     A grant is (token, abandoned), and False where it was refused. Tokens only grow. A grant is abandoned from
     the death of a holder to the release of one who was told.
+
+    ``guarded(token)`` counts one more under the guard of a grant and returns the count, or `LockLost` where that
+    grant is no longer valid: whoever holds it, it is never counted after its loss. ``count`` reads.
     """
 
     def initial(self) -> Hashable:
         return LockState()
 
     def reads(self, operation: Operation) -> bool:
-        return operation.verb in ("locked", "look") or operation.result in (False, NotOwner)
+        return operation.verb in ("locked", "look", "count") or operation.result in (False, NotOwner, LockLost)
 
     def step(self, state: LockState, operation: Operation) -> Iterable[Hashable]:
         verb, result = operation.verb, operation.result
         if verb == "locked":
             return (state,) if _fits(operation, state.holder is not None) else ()
+        if verb == "count":
+            return (state,) if _fits(operation, state.count) else ()
         if verb == "look":
             return (state,) if self.seen(state, result) else ()
         if verb == "undo":
@@ -259,6 +302,12 @@ class Lock(Model):
             return (self.ended(state, operation.session),)
         if operation.session in state.over or (operation.call is not None and operation.call in state.over):
             return ()
+        if verb == "guarded":
+            # Who holds it without knowing by which token may rely on any.
+            valid = state.holder is not None and state.token in (None, operation.argument)
+            if result is LockLost:
+                return () if valid and state.token is not None else (state,)
+            return (state._replace(count=state.count + 1),) if valid and _fits(operation, state.count + 1) else ()
         if verb == "acquire":
             given = self.granted(state, operation) if result is not False else None
             denied = self.refused(state, operation) if result in (False, UNKNOWN) else None
@@ -363,6 +412,93 @@ class FairLock(Lock):
 
     def _without(self, state: LockState, call: Hashable) -> LockState:
         return state._replace(line=tuple(other for other in state.line if other != call))
+
+
+class ReentrantState(NamedTuple):
+    """Which thread holds it, by which token, and the calls that its levels come from; what outlasts them."""
+
+    holder: Hashable = None
+    token: int | None = None
+    levels: tuple[Hashable, ...] = ()
+    abandoned: bool = False
+    last: int = 0
+    over: frozenset[Hashable] = frozenset()
+
+
+class ReentrantLock(Model):
+    """At most one thread holds it, as often as it likes: ``acquire(how)``, ``release(token)``, ``locked``, ``undo``,
+    ``end``, and ``leave`` for the end of a thread alone.
+
+    A grant is (token, abandoned), the same for all levels, and False where it was refused. With the token any thread
+    of the session may release. Nothing is said of the order in which those who wait are served.
+    """
+
+    def initial(self) -> Hashable:
+        return ReentrantState()
+
+    def reads(self, operation: Operation) -> bool:
+        return operation.verb == "locked" or operation.result in (False, NotOwner)
+
+    def step(self, state: ReentrantState, operation: Operation) -> Iterable[Hashable]:
+        verb, result = operation.verb, operation.result
+        if verb == "locked":
+            return (state,) if _fits(operation, state.holder is not None) else ()
+        if verb == "undo":
+            return (self._undone(state, operation.argument),)
+        if verb == "leave":
+            return (self._left(state) if state.holder == operation.process else state,)
+        if verb == "end":
+            over = frozenset(item for item in state.over if not (isinstance(item, tuple) and item[0] == operation.session))
+            if isinstance(state.holder, tuple) and state.holder[0] == operation.session:
+                state = self._left(state)
+            return (state._replace(over=over | {operation.session}),)
+        if operation.session in state.over or (operation.call is not None and operation.call in state.over):
+            return ()
+        if verb == "acquire":
+            return self._acquired(state, operation)
+        if verb == "release":
+            token = operation.argument
+            holds = state.holder is not None and state.holder[0] == operation.session and state.token in (None, token)
+            maybe = holds and state.token is None
+            after = []
+            if holds and _fits(operation, None):
+                # Which call a level came from matters only to what undoes that call.
+                for place in range(len(state.levels)):
+                    levels = state.levels[:place] + state.levels[place + 1 :]
+                    after.append(state._replace(levels=levels) if levels else self._freed(state, False))
+            if (not holds or maybe) and result in (NotOwner, UNKNOWN):
+                after.append(state)
+            return after
+        raise ValueError(f"an rlock has no {verb!r}")
+
+    def _acquired(self, state: ReentrantState, operation: Operation) -> Iterable[Hashable]:
+        result = operation.result
+        after = []
+        if state.holder in (None, operation.process) and result is not False:
+            token, abandoned = (None, state.abandoned) if result is UNKNOWN else result
+            again = state.holder is not None
+            known = token is None or (state.token in (None, token) if again else token > state.last)
+            if known and abandoned == state.abandoned:
+                token = state.token if token is None else token
+                levels = tuple(sorted((*state.levels, operation.call), key=repr))
+                last = max(state.last, token or 0)
+                after.append(state._replace(holder=operation.process, token=token, levels=levels, last=last))
+        if result in (False, UNKNOWN) and state.holder not in (None, operation.process):
+            after.append(state)
+        return after
+
+    def _undone(self, state: ReentrantState, call: Hashable) -> ReentrantState:
+        state = state._replace(over=state.over | {call})
+        if call not in state.levels:
+            return state
+        levels = tuple(other for other in state.levels if other != call)
+        return state._replace(levels=levels) if levels else self._freed(state, state.abandoned)
+
+    def _left(self, state: ReentrantState) -> ReentrantState:
+        return self._freed(state, True)
+
+    def _freed(self, state: ReentrantState, abandoned: bool) -> ReentrantState:
+        return state._replace(holder=None, token=None, levels=(), abandoned=abandoned)
 
 
 class SemaphoreState(NamedTuple):
