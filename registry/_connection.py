@@ -197,7 +197,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif handshake.outcome == "native":
             self._transport.write(handshake.accept(server.host.greeting))
-            self._attachment = Attachment(domain=self._domain, label=self._peer_label, pid=self._peer.pid)
+            peer = self._peer
+            self._attachment = Attachment(domain=self._domain, pid=peer.pid, host=peer.host, command=peer.command)
             self._attachment.sink = self
             if handshake.leftover:
                 self.data_received(handshake.leftover)
@@ -226,11 +227,6 @@ class Connection(asyncio.Protocol):
         if uid is None or not hasattr(os, "geteuid") or uid != os.geteuid():
             return ""
         return _peers.trust_domain(uid)
-
-    @property
-    def _peer_label(self) -> str:
-        peer = self._peer
-        return f"{peer.command or 'process'} (pid {peer.pid} on {peer.host})" if peer.pid is not None else ""
 
     def _take(self, frame: _wire.Frame) -> None:
         """Hand one frame to the host."""

@@ -43,7 +43,7 @@ from registry._events import (
     OwnerEnded,
     SessionEnded,
 )
-from registry._leaves import Carried, Owner
+from registry._leaves import Caller, Carried, Owner
 from registry._objects import Hosted, bind, state_leaf
 from registry._sessions import Reply, Session
 from registry._wire import DELETE, Kind
@@ -62,6 +62,7 @@ from registry.hosting import Waiter
 
 EPOCH_SHIFT = 40
 KEPT_VACANT = 1024
+NOBODY = Caller()
 
 
 # What is due: when, what breaks ties, a count, and whose.
@@ -151,7 +152,7 @@ class Engine:
             self._outputs = []
         return outputs
 
-    def read(self, call: Call, *, domain: str = "", label: str = "") -> Output:
+    def read(self, call: Call, *, domain: str = "", caller: Caller = NOBODY) -> Output:
         """Answer a call of a method declared readonly. It leaves no trace and is never remembered.
 
         The reply's index is that of the last event that may have changed the object.
@@ -161,7 +162,7 @@ class Engine:
             hosted = self._target(call)
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
             method = self._method(hosted, call.method)
-            step = hosting.Call(self._reading, self.now, call.session, call.owner, label, hosted.number, call.seq)
+            step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
             value = self._within(step, _drained(method) if call.method in ITERATING else method, *args, **kwargs)
             body = _codec.encode(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
@@ -195,7 +196,7 @@ class Engine:
         """Return what the object tells of itself, with what the engine knows."""
         told: dict[str, object] = {}
         if hasattr(hosted.instance, "statistics"):
-            step = hosting.Call(self._reading, self.now, 0, 0, "", hosted.number, 0)
+            step = hosting.Call(self._reading, self.now, 0, 0, NOBODY, hosted.number, 0)
             told = dict(self._within(step, hosted.instance.statistics))
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
 
@@ -210,7 +211,8 @@ class Engine:
         if event.key in self._keys:
             return
         self._last_session += 1
-        self.sessions[self._last_session] = Session(self._last_session, event.key, event.label, event.domain)
+        caller = Caller(event.host, event.pid, event.command, "", event.label)
+        self.sessions[self._last_session] = Session(self._last_session, event.key, caller, event.domain)
         self._keys[event.key] = self._last_session
 
     def _create(self, event: Create) -> None:
@@ -272,7 +274,8 @@ class Engine:
         seq = event.seq
         kind: int
         hosted.changed = self.index
-        step = hosting.Call(self, self.now, session.number, event.owner, session.label, hosted.number, seq)
+        caller = session.caller._replace(thread=event.thread) if event.thread else session.caller
+        step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq)
         try:
             value = self._within(step, _drained(method) if event.method in ITERATING else method, *args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
@@ -388,14 +391,14 @@ class Engine:
             event.name,
             event.arguments,
             definition,
-            maker=session.label,
+            maker=str(session.caller),
             made=self.now,
             session=session.number if declaration.per == "call" else 0,
         )
         # Known by its number while it is being made, since the factory may ask for an alarm.
         self._numbered[hosted.number] = hosted
         try:
-            step = hosting.Call(self, self.now, session.number, event.owner, session.label, hosted.number, 0)
+            step = hosting.Call(self, self.now, session.number, event.owner, session.caller, hosted.number, 0)
             hosted.live(self._within(step, declaration.factory, *args, **kwargs))
             other = self._instances.get(id(hosted.instance))
             if other is not None:
@@ -481,7 +484,7 @@ class Engine:
         if hosted.stopped:
             return False
         hosted.changed = self.index
-        step = hosting.Call(self, self.now, 0, 0, "", hosted.number, 0)
+        step = hosting.Call(self, self.now, 0, 0, NOBODY, hosted.number, 0)
         try:
             return self._within(step, getattr(hosted.instance, name), *args)
         except BaseException as error:  # noqa: BLE001 - a hook of a user's class may raise anything

@@ -27,11 +27,14 @@ class Begin(Event, frozen=True):
 
 
 class Open(Event, frozen=True):
-    """A session makes its first call that is not a read."""
+    """A session makes its first call that is not a read. `host`, `pid` and `command` tell people of its process."""
 
     key: bytes
     label: str
     domain: str
+    host: str = ""
+    pid: int = 0
+    command: str = ""
 
 
 class Create(Event, frozen=True):
@@ -50,7 +53,7 @@ class Call(Event, frozen=True):
 
     `received` and `above` acknowledge earlier replies: all up to a mark, and ranges above it, first and last
     included. `grants` are the locks that the call relies on; `remaining` is what a resent wait has left, in
-    seconds.
+    seconds. `thread` is the name of the thread or task that calls, where it is not the main thread and may wait.
     """
 
     session: int
@@ -64,6 +67,7 @@ class Call(Event, frozen=True):
     above: tuple[tuple[int, int], ...] = ()
     grants: tuple[tuple[str, str, int], ...] = ()
     remaining: float | None = None
+    thread: str = ""
 
 
 class Cancel(Event, frozen=True):

@@ -34,7 +34,7 @@ from registry._events import (
     OwnerEnded,
     SessionEnded,
 )
-from registry._leaves import Carried, OpaqueValue
+from registry._leaves import Caller, Carried, OpaqueValue
 from registry._objects import Hosted
 from registry._sessions import Ranges
 from registry._wire import DELETE, Frame, Kind, ProtocolError
@@ -101,16 +101,22 @@ class Attachment:
     Attributes:
         sink: The shell's own connection object.
         domain: The trust domain that the shell found the peer in, or empty.
+        label: What the shell calls the peer, where it does not name itself.
+        pid: The peer's process, where the kernel tells it; then `host` and `command` are what the shell knows of it.
         outbox: Frames to send, in order; the shell empties it.
         client: The session it belongs to, once it has said so.
     """
 
-    __slots__ = ("client", "domain", "generation", "label", "outbox", "pid", "sink")
+    __slots__ = ("client", "command", "domain", "generation", "host", "label", "outbox", "pid", "sink")
 
-    def __init__(self, domain: str = "", label: str = "", pid: int | None = None) -> None:
+    def __init__(
+        self, domain: str = "", label: str = "", pid: int | None = None, host: str = "", command: str = ""
+    ) -> None:
         self.domain = domain
         self.label = label
         self.pid = pid
+        self.host = host
+        self.command = command
         self.outbox: list[bytes] = []
         self.client: Client | None = None
         self.generation = 0
@@ -121,6 +127,7 @@ class Client:
     """A session as the host knows it, from its first connection to its end.
 
     Attributes:
+        caller: How people are told of it; `label` is its text.
         number: Its number in the engine; 0 until its first call that is not a read.
         deliver: Where its outputs go now, or None while it is suspended.
         expires: While it is suspended, when it is believed dead.
@@ -132,6 +139,7 @@ class Client:
     __slots__ = (
         "above",
         "attachment",
+        "caller",
         "deliver",
         "domain",
         "expires",
@@ -146,9 +154,10 @@ class Client:
         "slow",
     )
 
-    def __init__(self, key: bytes, label: str, domain: str, pid: int | None) -> None:
+    def __init__(self, key: bytes, caller: Caller, domain: str, pid: int | None) -> None:
         self.key = key
-        self.label = label
+        self.caller = caller
+        self.label = str(caller)
         self.domain = domain
         self.pid = pid
         self.number = 0
@@ -281,8 +290,7 @@ class Host:
             self._answer_attach(attachment, frame.generation, resumed=False)
             return  # without a session, since its client is about to begin another one
         if client is None:
-            label = hello.label or attachment.label or f"pid {hello.pid} ({hello.command}) on {hello.host}"
-            client = Client(hello.key, label, attachment.domain, attachment.pid)
+            client = Client(hello.key, _caller(attachment, hello), attachment.domain, attachment.pid)
             self.clients[hello.key] = client
             self._domains.add(client.domain)
         elif frame.generation <= client.generation:
@@ -378,7 +386,18 @@ class Host:
 
     def _open(self, client: Client, now: float) -> None:
         """Make the session known to the engine, at its first call that is not a read."""
-        self._feed(Open(now=now, key=client.key, label=client.label, domain=client.domain))
+        who = client.caller
+        self._feed(
+            Open(
+                now=now,
+                key=client.key,
+                label=who.label,
+                domain=client.domain,
+                host=who.host,
+                pid=who.pid,
+                command=who.command,
+            )
+        )
         client.number = self.engine.session_of(client.key)
         self._numbered[client.number] = client
 
@@ -402,6 +421,7 @@ class Host:
         owner = _wire.DEFAULT_OWNER
         grants: tuple[tuple[str, str, int], ...] = ()
         remaining: float | None = None
+        thread = ""
         for number, raw in body.fields.items() if body.fields else ():
             if number == _wire.OWNER:
                 owner = _wire.decode_int(raw)
@@ -416,6 +436,8 @@ class Host:
             elif number == _wire.REMAINING:
                 seconds = _wire.decode_float(raw)
                 remaining = None if seconds == inf else max(0.0, seconds)
+            elif number == _wire.THREAD:
+                thread = _wire.decode_text(raw)[: _wire.LONGEST_THREAD]
             elif number < _wire.IGNORED_FROM and number not in _wire.KNOWN_FIELDS:
                 raise ProtocolError(f"a call with an unknown field {number}")
         if definition is not None:
@@ -443,6 +465,7 @@ class Host:
                 above=client.above.rows() if client.above else (),
                 grants=grants,
                 remaining=remaining,
+                thread=thread,
             ),
         )
 
@@ -470,7 +493,7 @@ class Host:
             # What most calls are. A read may run again, so that nobody asks whether it has been seen.
             known = self.engine.find(target.typeid, target.name)
             if known is not None and known.number == target.number:
-                self._deliver(client, self.engine.read(call, domain=client.domain, label=client.label))
+                self._deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller))
                 return
         if client.number and self.engine.knows(client.number, call.seq):
             self._feed(call)
@@ -489,7 +512,7 @@ class Host:
             if hosted is None:
                 return
         if call.method in target.readonly:
-            self._deliver(client, self.engine.read(call, domain=client.domain, label=client.label))
+            self._deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller))
             return
         if not client.number:
             self._open(client, call.now)
@@ -712,6 +735,14 @@ class Host:
         body = _codec.encode_exception(error)
         output = client.slow[seq] = Output(client.number, seq, Kind.ERROR, body, self.engine.index)
         self._deliver(client, output)
+
+
+def _caller(attachment: Attachment, hello: _wire.Attach) -> Caller:
+    """Return how people are told of a new session: by the kernel's word where there is one, else by the client's."""
+    label = hello.label or attachment.label
+    if attachment.pid is None:
+        return Caller(hello.host, hello.pid, hello.command, "", label)
+    return Caller(attachment.host or hello.host, attachment.pid, attachment.command or hello.command, "", label)
 
 
 def _redacted(body: bytes, domain: str) -> bytes:

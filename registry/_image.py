@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from registry import _codec, _state, hosting
-from registry._engine import Engine
+from registry._engine import NOBODY, Engine
 from registry._leaves import Owner
 from registry._objects import Hosted, bind, state_leaf
 from registry._sessions import Ranges, Reply, Session
@@ -18,7 +18,7 @@ from registry.declarations import SharedObject
 from registry.errors import UnknownType
 from registry.hosting import Waiter, Waiters
 
-FORMAT = 1
+FORMAT = 2
 
 
 def capture(engine: Engine) -> bytes:
@@ -28,7 +28,7 @@ def capture(engine: Engine) -> bytes:
             *(
                 session.number,
                 session.key,
-                session.label,
+                session.caller,
                 session.domain,
                 session.mark,
                 session.above.rows(),
@@ -53,7 +53,7 @@ def capture(engine: Engine) -> bytes:
     ]
     waits = [
         [
-            *(waiter.number, tuple(waiter.owner), waiter.label, waiter.seq, waiter.target, waiter.since),
+            *(waiter.number, tuple(waiter.owner), waiter.caller, waiter.seq, waiter.target, waiter.since),
             waiter.deadline,
             waiter.late,
         ]
@@ -78,16 +78,16 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
     _, begun, counters, sessions, objects, waits, vacant = tree
     engine = Engine(declarations)
     engine.index, engine.now, engine.epoch, engine.seed = begun
-    for number, key, label, domain, mark, above, replies, used, owned in sessions:
-        session = Session(number, key, label, domain)
+    for number, key, caller, domain, mark, above, replies, used, owned in sessions:
+        session = Session(number, key, caller, domain)
         session.mark, session.above = mark, Ranges(above)
         session.replies = {row[0]: Reply(*row[1:]) for row in replies}
         session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
         engine.sessions[number] = session
         engine._keys[key] = number
     waiters: dict[int, Waiter] = {}
-    for number, owner, label, seq, target, since, deadline, late in sorted(waits):
-        waiters[number] = Waiter(number, Owner(*owner), label, seq, target, since, deadline, late)
+    for number, owner, caller, seq, target, since, deadline, late in sorted(waits):
+        waiters[number] = Waiter(number, Owner(*owner), caller, seq, target, since, deadline, late)
         engine.sessions[owner[0]].waits[seq] = waiters[number]
     for row in objects:
         _restore_object(engine, row, waiters)
@@ -121,7 +121,7 @@ def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter]) 
     hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
     engine._numbered[number] = hosted
     args, kwargs, _ = bind(declaration, arguments)
-    step = hosting.Call(engine, engine.now, 0, 0, "", number, 0)
+    step = hosting.Call(engine, engine.now, 0, 0, NOBODY, number, 0)
 
     def revive() -> None:
         hosted.live(declaration.factory(*args, **kwargs))

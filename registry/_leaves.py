@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Bond", "Carried", "Grant", "Handle", "OpaqueValue", "Owner"]
+__all__ = ["Bond", "Caller", "Carried", "Grant", "Handle", "OpaqueValue", "Owner"]
 
 # A grant's number is epoch << 40 | n. Epochs start at 1, so a smaller number comes from a server that keeps
 # none, and says nothing across that server's lives.
@@ -46,6 +46,38 @@ class Owner(NamedTuple):
     def covers(self, other: Owner) -> bool:
         """Tell whether what ``other`` owns goes when this owner ends."""
         return self.session == other.session and self.number in (0, other.number)
+
+
+class Caller(NamedTuple):
+    """Tell people who calls, holds or waits. What may be held is up to an `Owner`; this is only how it is shown.
+
+    ``str()`` gives ``worker.py (pid 812 on web1), thread Worker-3``.
+
+    Attributes:
+        host: the machine; of a process on the server's own, as the server calls it.
+        pid: the process, 0 where it is not known. Where the kernel tells it, it is in the server's numbering.
+        command: what the process runs.
+        thread: the thread, asyncio task or greenlet; empty for the main thread, and where it is not known.
+        label: what the process calls itself (``connect(label=...)``); it is shown in the place of the command.
+    """
+
+    host: str = ""
+    pid: int = 0
+    command: str = ""
+    thread: str = ""
+    label: str = ""
+
+    def __str__(self) -> str:
+        process = self.label or self.command or "process"
+        if self.pid:
+            process += f" (pid {self.pid} on {self.host})" if self.host else f" (pid {self.pid})"
+        elif self.host:
+            process += f" on {self.host}"
+        return f"{process}, thread {self.thread}" if self.thread else process
+
+    def process(self) -> Caller:
+        """Return the process alone, without the thread."""
+        return self._replace(thread="") if self.thread else self
 
 
 @attrs.frozen

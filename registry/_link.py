@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 
 from registry import __version__, _codec, _wire, hosting
-from registry._pending import AgainError, Local, Mark, Pending
+from registry._pending import AgainError, Local, Mark, Pending, thread_name
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
@@ -329,14 +329,15 @@ class Link:
         taking, local.taking = local.taking, None
         if taking is not None:
             taking.delivered = True
+        thread = thread_name() if slot.waiting else ""
         try:
             with self._sending:
                 if self._taken:
                     self._sweep()
                 if self._later:
                     self._send_later()
-                if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or local.guards or self._above):
-                    self._add_fields(slot, local)
+                if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or thread or local.guards or self._above):
+                    self._add_fields(slot, local, thread)
                 self._register(slot)
             try:
                 self._await(slot, deadline)
@@ -416,8 +417,10 @@ class Link:
             self._owners += 1
             local.session, local.owner = self.key, self._owners
 
-    def _add_fields(self, slot: Pending, local: Local) -> None:
+    def _add_fields(self, slot: Pending, local: Local, thread: str) -> None:
         fields: dict[int, msgspec.Raw] = {}
+        if thread:
+            fields[_wire.THREAD] = msgspec.Raw(_wire.encode(thread))
         if local.owner != _wire.DEFAULT_OWNER:
             fields[_wire.OWNER] = msgspec.Raw(_wire.encode(local.owner))
         if local.guards and not slot.insisting:  # what is given back relies on nothing

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
 import msgspec
 
-from registry._wire import Frame, Kind
+from registry._wire import LONGEST_THREAD, Frame, Kind
 
 
 class AgainError(Exception):
@@ -94,3 +95,17 @@ class Local(threading.local):
 
     def __init__(self) -> None:
         self.guards: list[Mark] = []
+
+
+def thread_name() -> str:
+    """Return the name of the asyncio task, greenlet or thread that runs, for people; empty for the main thread."""
+    name = ""
+    asyncio, greenlet = sys.modules.get("asyncio"), sys.modules.get("greenlet")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        task = asyncio.current_task()
+        name = task.get_name() if task is not None else ""
+    elif greenlet is not None:
+        name = getattr(greenlet.getcurrent(), "name", "")
+    if not name and threading.get_ident() != threading.main_thread().ident:
+        name = threading.current_thread().name
+    return str(name)[:LONGEST_THREAD].encode("utf-8", "replace").decode()

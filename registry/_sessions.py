@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from registry._leaves import Caller
     from registry.hosting import Waiter
 
 
@@ -88,13 +89,13 @@ class Ranges:
 
 
 class Session:
-    """One client process's life with the engine, across reconnects."""
+    """One client process's life with the engine, across reconnects. `caller` is how people are told of it."""
 
     __slots__ = (
         "above",
+        "caller",
         "domain",
         "key",
-        "label",
         "mark",
         "number",
         "objects",
@@ -103,10 +104,10 @@ class Session:
         "waits",
     )
 
-    def __init__(self, number: int, key: bytes, label: str, domain: str) -> None:
+    def __init__(self, number: int, key: bytes, caller: Caller, domain: str) -> None:
         self.number = number
         self.key = key
-        self.label = label
+        self.caller = caller
         self.domain = domain
         self.mark = 0
         self.above = Ranges()

@@ -78,10 +78,12 @@ REMAINING = 4  # float seconds that a resent wait has left
 MINIMUM_INDEX = 5  # int; reserved for clusters
 DEFINITION = 6  # [typeid, name, arguments]: at a handle's first use on a connection
 BUFFERS = 7  # reserved: out-of-band buffers
-KNOWN_FIELDS = frozenset({RECEIVED_SET, OWNER, GRANTS, REMAINING, MINIMUM_INDEX, DEFINITION, BUFFERS})
+THREAD = 8  # text: the thread or task that calls, where it may wait and is not the main thread
+KNOWN_FIELDS = frozenset({RECEIVED_SET, OWNER, GRANTS, REMAINING, MINIMUM_INDEX, DEFINITION, BUFFERS, THREAD})
 IGNORED_FROM = 64
 
 DEFAULT_OWNER = 1
+LONGEST_THREAD = 100  # letters of a thread's name that are kept
 
 # The call that retires an object. No class can expose a method of this name.
 DELETE = "#delete"
@@ -162,6 +164,7 @@ decode_attach = msgspec.msgpack.Decoder(Attach).decode
 decode_attached = msgspec.msgpack.Decoder(Attached).decode
 decode_int = msgspec.msgpack.Decoder(int).decode
 decode_float = msgspec.msgpack.Decoder(float).decode
+decode_text = msgspec.msgpack.Decoder(str).decode
 decode_sequences = msgspec.msgpack.Decoder(list[int]).decode
 decode_grants = msgspec.msgpack.Decoder(list[tuple[str, str, int]]).decode
 decode_definition = msgspec.msgpack.Decoder(tuple[str, str, msgspec.Raw]).decode

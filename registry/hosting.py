@@ -57,10 +57,11 @@ from typing import Protocol
 import msgspec
 
 from registry import _codec
-from registry._leaves import Carried, Grant, Handle, OpaqueValue, Owner
+from registry._leaves import Caller, Carried, Grant, Handle, OpaqueValue, Owner
 
 __all__ = [
     "Call",
+    "Caller",
     "Carried",
     "Grant",
     "Handle",
@@ -95,14 +96,14 @@ class Call(msgspec.Struct, eq=False):
         session: The calling session, as an owner that covers all its threads and tasks.
         owner: The calling thread or task.
         now: The engine's time in seconds since 1970. It never runs backwards, and stands still within a step.
-        label: Who calls, for people: host, pid and command.
+        caller: Who calls, for people: host, pid, command, and the thread if it is not the main one.
     """
 
     _steps: Steps
     _now: float
     _session: int
     _number: int
-    _label: str
+    _caller: Caller
     target: int
     seq: int
     looked: bool = False
@@ -124,9 +125,9 @@ class Call(msgspec.Struct, eq=False):
         return self._now
 
     @property
-    def label(self) -> str:
+    def caller(self) -> Caller:
         self.looked = True
-        return self._label
+        return self._caller
 
     @property
     def title(self) -> str:
@@ -149,19 +150,19 @@ class Waiter:
 
     Attributes:
         owner: Who waits.
-        label: Who waits, for people.
+        caller: Who waits, for people.
         since: When it began, in the engine's time.
         deadline: When it ends by itself, in the engine's time; None waits.
         late: The reply at the deadline, as `encode_reply` makes it.
     """
 
-    __slots__ = ("deadline", "home", "label", "late", "number", "owner", "seq", "since", "target")
+    __slots__ = ("caller", "deadline", "home", "late", "number", "owner", "seq", "since", "target")
 
     def __init__(
         self,
         number: int,
         owner: Owner,
-        label: str,
+        caller: Caller,
         seq: int,
         target: int,
         since: float,
@@ -170,7 +171,7 @@ class Waiter:
     ) -> None:
         self.number = number
         self.owner = owner
-        self.label = label
+        self.caller = caller
         self.seq = seq
         self.target = target
         self.since = since
@@ -224,7 +225,7 @@ class Waiters:
         deadline = None if seconds == inf else now + max(0.0, seconds)
         late = encode_reply(otherwise)
         waiter = Waiter(
-            number, Owner(step._session, step._number), step._label, step.seq, step.target, now, deadline, late
+            number, Owner(step._session, step._number), step._caller, step.seq, step.target, now, deadline, late
         )
         self._admit(waiter)
         step.parked = waiter

@@ -25,7 +25,7 @@ from registry._events import (
     OwnerEnded,
     SessionEnded,
 )
-from registry._leaves import Carried
+from registry._leaves import Caller, Carried
 from registry._wire import Kind
 
 START = 1_000_000.0
@@ -139,7 +139,7 @@ class Client:
         ticket = Ticket(self, event)
         if reads:
             before = _image.capture(engine) if driver.twin is not None else b""
-            ticket.answer(engine.read(event, domain=self.domain, label=self.label))
+            ticket.answer(engine.read(event, domain=self.domain, caller=Caller(label=self.label)))
             if driver.twin is not None:
                 assert _image.capture(engine) == before, "a read left a trace"
             return ticket

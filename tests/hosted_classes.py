@@ -56,7 +56,7 @@ class Odd:
 
     def draw(self) -> list[object]:
         step = call()
-        drawn = [step.random(8).hex(), step.random(70).hex(), step.now, step.token(), step.label, step.title]
+        drawn = [step.random(8).hex(), step.random(70).hex(), step.now, step.token(), str(step.caller), step.title]
         self.notes.append(drawn)
         return drawn
 
@@ -171,7 +171,7 @@ class Gate:
         return self.waiters.first
 
     def waiting(self) -> list[str]:
-        return [waiter.label for waiter in self.waiters]
+        return [str(waiter.caller) for waiter in self.waiters]
 
     def sly_wait(self) -> Any:
         return self.waiters.wait(1)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from registry import _codec, errors
 from registry._codec import CodecError
-from registry._leaves import Carried, Grant, Handle, OpaqueValue, Owner
+from registry._leaves import Caller, Carried, Grant, Handle, OpaqueValue, Owner
 from registry._snapshots import freeze
 from registry.errors import NotShareable, RemoteError
 
@@ -86,6 +86,7 @@ LEAVES = st.sampled_from(
         Carried(b"pickle", "host:1000", "shop.Jar"),
         OpaqueValue("shop.Jar", "host:1000"),
         Owner(3, 4),
+        Caller("web1", 812, "worker.py", "Worker-3", "billing"),
     ]
 )
 

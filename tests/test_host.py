@@ -15,7 +15,7 @@ from registry import SharedObject, _codec, _image, _wire
 from registry._engine import KEPT_VACANT
 from registry._events import Call
 from registry._host import Attachment, Host, Identity
-from registry._leaves import Carried, Grant, OpaqueValue
+from registry._leaves import Caller, Carried, Grant, OpaqueValue
 from registry._wire import DELETE, IN_FLIGHT, Kind, ProtocolError
 from registry.errors import (
     DefinitionConflict,
@@ -85,7 +85,7 @@ class Pipe:
         self.attachment = Attachment(self.domain, f"client {self.key[-1]}", self.pid)
         self.reader = _wire.Reader()
         self.defined: set[int] = set()
-        hello = _wire.Attach(self.key, self.pid or 0, "here", "test", "", "1", 0, {})
+        hello = _wire.Attach(self.key, self.pid or 0, "", "test", "", "1", 0, {})
         self.send(Kind.ATTACH, 0, _wire.encode(hello), received=0)
         self.deliver()
         self.hear()
@@ -966,3 +966,34 @@ def test_no_arguments_do_harm(arguments: bytes) -> None:
         host.submit(client, client.handles[1], event)
     replies = pipe.attachment.outbox
     assert len(replies) == 2
+
+
+# -- who calls
+
+
+def test_the_kernels_word_counts_more_than_the_clients(host: Host) -> None:
+    """Where the shell knows the process, its pid, host and command are told, else the client's own; labels are kept."""
+    hello = _wire.Attach(bytes(16), 5, "there", "theirs.py", "billing", "1", 0, {})
+    for number, (attachment, caller) in enumerate(
+        [
+            (Attachment(), Caller("there", 5, "theirs.py", "", "billing")),
+            (Attachment("", "", 7, "here", "ours.py"), Caller("here", 7, "ours.py", "", "billing")),
+            (Attachment("", "", 7), Caller("there", 7, "theirs.py", "", "billing")),
+        ]
+    ):
+        hello = msgspec.structs.replace(hello, key=number.to_bytes(16, "big"))
+        frame = _wire.Frame(Kind.ATTACH, 1, 0, 0, 0, _wire.encode(hello))
+        host.receive(attachment, frame, START)
+        assert attachment.client is not None and attachment.client.caller == caller
+
+
+def test_the_thread_of_a_call_is_kept_by_what_it_holds_and_awaits(host: Host) -> None:
+    """It comes with the call, is cut at a length, and is shown with the process's name."""
+    one, two = Pipe(host, 1), Pipe(host, 2)
+    grant = one.ask("lock:l", "acquire", fields={_wire.THREAD: "Worker-3"})
+    assert grant.holder == "client 1, thread Worker-3"
+    two.call("lock:l", "acquire", fields={_wire.THREAD: "x" * 1000})
+    two.flush()
+    (waiter,) = host.engine.objects["lock", "l"].waits.values()
+    assert str(waiter.caller) == f"client 2, thread {'x' * _wire.LONGEST_THREAD}"
+    assert str(host.engine.sessions[1].caller) == "client 1"

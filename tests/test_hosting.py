@@ -10,7 +10,7 @@ from engine_driver import START, Driver
 from registry import SharedObject, hosting
 from registry._leaves import Carried
 from registry.errors import NotShareable
-from registry.hosting import Waiter, Waiters, at, call, carry, encode_reply
+from registry.hosting import Caller, Waiter, Waiters, at, call, carry, encode_reply
 
 
 class Line:
@@ -28,7 +28,7 @@ class Line:
         first = self.waiters.first
         return [
             len(self.waiters),
-            [waiter.label for waiter in self.waiters],
+            [str(waiter.caller) for waiter in self.waiters],
             None if first is None else [tuple(first.owner), first.since, first.deadline, first.otherwise],
         ]
 
@@ -38,7 +38,7 @@ class Line:
 
     def join_other(self) -> Waiter:
         waiter = self.other.wait()
-        self.kept[waiter.number] = waiter.label
+        self.kept[waiter.number] = str(waiter.caller)
         return waiter
 
     def move(self) -> list[int]:
@@ -173,8 +173,8 @@ def test_replies_are_encoded_once_and_for_all() -> None:
 
 def test_looking_at_the_call_is_noticed() -> None:
     """A read that looks at who asks or when is marked, so that nobody keeps its answer."""
-    for name in ("session", "owner", "now", "label"):
-        step = hosting.Call(None, 1.0, 1, 2, "label", 1, 1)  # type: ignore[arg-type]
+    for name in ("session", "owner", "now", "caller"):
+        step = hosting.Call(None, 1.0, 1, 2, Caller("web1", 7), 1, 1)  # type: ignore[arg-type]
         assert not step.looked
         getattr(step, name)
         assert step.looked

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import _codec
-from registry._leaves import Carried, Exit, Grant, Handle, OpaqueValue, Owner
+from registry._leaves import Caller, Carried, Exit, Grant, Handle, OpaqueValue, Owner
 from registry.errors import Closed
 
 SCALARS = (
@@ -34,6 +34,24 @@ def test_a_session_covers_its_owners() -> None:
     assert not thread.covers(session)
     assert not thread.covers(Owner(1, 8))
     assert not Owner(2, 0).covers(thread)
+
+
+@pytest.mark.parametrize(
+    "caller, text",
+    [
+        (Caller(), "process"),
+        (Caller("web1", 812, "worker.py"), "worker.py (pid 812 on web1)"),
+        (Caller("web1", 812, "worker.py", "Worker-3"), "worker.py (pid 812 on web1), thread Worker-3"),
+        (Caller("web1", 812, "worker.py", "", "billing"), "billing (pid 812 on web1)"),
+        (Caller("10.0.0.7"), "process on 10.0.0.7"),
+        (Caller("", 812, "worker.py"), "worker.py (pid 812)"),
+        (Caller(label="billing"), "billing"),
+    ],
+)
+def test_people_are_told_of_a_caller(caller: Caller, text: str) -> None:
+    """The label comes first, else the command; what is not known is not named."""
+    assert str(caller) == text
+    assert str(caller.process()) == text.partition(", thread")[0]
 
 
 def test_handles_are_values() -> None:

@@ -373,3 +373,24 @@ def test_death_frees_all_of_the_family(home: Path) -> None:
         finally:
             for script in scripts.values():
                 script.__exit__()
+
+
+# -- who holds
+
+
+@pytest.mark.parametrize("typeid", ["lock", "rlock", "semaphore", "condition"])
+def test_the_thread_that_holds_is_named(shared: ManagerClient, typeid: str) -> None:
+    """A grant tells the thread that got it, unless that was the main thread."""
+    lock = getattr(shared, typeid)("l")
+    with lock as grant:
+        assert "thread" not in grant.holder
+    holders: list[str] = []
+
+    def work() -> None:
+        threading.current_thread().name = "Worker-3"
+        with lock as grant:
+            holders.append(grant.holder)
+
+    with running(work):
+        pass
+    assert holders == [f"{grant.holder}, thread Worker-3"]

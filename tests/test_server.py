@@ -41,7 +41,7 @@ class Raw:
         self.transport = dialed.transport
         self.sock = dialed.transport._sock
         self.reader = _wire.Reader()
-        hello = _wire.Attach(os.urandom(16), os.getpid(), "h", "raw", "raw", "1", 0, {})
+        hello = _wire.Attach(os.urandom(16), 0, "", "raw", "raw", "1", 0, {})
         self.transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=1))
         assert self.frame().kind == Kind.ATTACHED
 
@@ -360,7 +360,7 @@ def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer, monke
         with contextlib.suppress(BlockingIOError):
             while frames:
                 frames = frames[raw.sock.send(frames) :]
-        (connection,) = [each for each in server._connections if each._attachment.label and each._label == "raw"]
+        (connection,) = [each for each in server._connections if each._label.startswith("raw (pid ")]
         until(lambda ask: connection._blocked, client)
         most = 0
         for _ in range(50):
@@ -381,7 +381,7 @@ def test_a_peer_that_reads_again_gets_everything(server: ManagerServer) -> None:
         client.notes("n").add(1)
         frames = b"".join(raw.call(seq, "notes", "n", "big", size) for seq in range(1, 201))
         raw.transport.send(frames)
-        (connection,) = [each for each in server._connections if each._label == "raw"]
+        (connection,) = [each for each in server._connections if each._label.startswith("raw (pid ")]
         until(lambda ask: connection._blocked, client)
         for seq in range(1, 201):
             frame = raw.frame()

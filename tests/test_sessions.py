@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry._leaves import Caller
 from registry._sessions import Ranges, Reply, Session
 
 numbers = st.integers(1, 40)
@@ -46,7 +47,7 @@ def test_ranges_are_bounded() -> None:
 
 def make_session(*replies: int) -> Session:
     """Make a session that remembers some replies."""
-    session = Session(1, b"k", "label", "")
+    session = Session(1, b"k", Caller(label="label"), "")
     for seq in replies:
         session.replies[seq] = Reply(17, b"", seq)
     return session

@@ -42,7 +42,7 @@ class Notes:
         return self.rows
 
     def whom(self) -> str:
-        return call().label
+        return str(call().caller)
 
     def big(self, size: int) -> bytes:
         return b"x" * size

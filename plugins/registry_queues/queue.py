@@ -57,12 +57,12 @@ from collections import deque
 from math import inf
 
 from registry.errors import LockLost
-from registry.hosting import Carried, Owner, Waiter, Waiters, call, carry
+from registry.hosting import Caller, Carried, Owner, Waiter, Waiters, call, carry
 
 __all__ = ["Queue"]
 
-# Who has claimed an item: the process, its label, since when; and the item.
-_Claim = tuple[Owner, str, float, Carried]
+# Who has claimed an item: the process, how people are told of it, since when; and the item.
+_Claim = tuple[Owner, Caller, float, Carried]
 
 
 class Queue:
@@ -145,7 +145,7 @@ class Queue:
         seconds = _patience(block, timeout)
         if self._items:
             step = call()
-            return self._claim(step.session, step.label, self._take())
+            return self._claim(step.session, step.caller, self._take())
         waiter = self._wait(seconds)
         self._claimers[waiter.number] = None
         return waiter
@@ -221,8 +221,8 @@ class Queue:
         return {
             "items": len(self._items),
             "claims": [
-                {"holder": label, "since": since, "token": number}
-                for number, (_, label, since, _) in self._claims.items()
+                {"holder": str(caller), "since": since, "token": number}
+                for number, (_, caller, since, _) in self._claims.items()
             ],
             "getters": len(self._getters),
             "putters": len(self._putters),
@@ -255,15 +255,15 @@ class Queue:
         if waiter.number in self._claimers:
             del self._claimers[waiter.number]
             session = Owner(waiter.owner.session, 0)
-            self._getters.wake(self._claim(session, waiter.label, item))
+            self._getters.wake(self._claim(session, waiter.caller, item))
         else:
             self._getters.wake(item)
         return True
 
-    def _claim(self, session: Owner, label: str, item: Carried) -> list[object]:
+    def _claim(self, session: Owner, caller: Caller, item: Carried) -> list[object]:
         step = call()
         number = step.token()
-        self._claims[number] = (session, label, step.now, item)
+        self._claims[number] = (session, caller, step.now, item)
         return [number, item]
 
     def _give_back(self, numbers: list[int]) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 from math import inf
 
 from registry.errors import NotOwner
-from registry.hosting import Grant, Owner, Waiter, Waiters, call
+from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, call
 
 __all__ = ["Exclusive", "patience"]
+
+NOBODY = Caller()
 
 
 class Exclusive:
@@ -21,7 +23,7 @@ class Exclusive:
 
     def __init__(self) -> None:
         self._holder: Owner | None = None
-        self._label = ""
+        self._caller = NOBODY
         self._number = 0
         self._since = 0.0
         self._levels = 0
@@ -57,7 +59,7 @@ class Exclusive:
         seconds = patience(blocking, timeout)
         if self._holder is None:
             step = call()
-            return self._give(step.owner, step.label)
+            return self._give(step.owner, step.caller)
         if seconds == 0:
             return self._refusal()
         return self._waiters.wait(seconds, otherwise=self._refusal())
@@ -72,7 +74,7 @@ class Exclusive:
             NotOwner: The caller does not hold it, or not by this grant.
         """
         if self._holder is None or not self._may_release(self._holder, number):
-            raise NotOwner(call().title, self._label)
+            raise NotOwner(call().title, self._who())
         self._levels -= 1
         if not self._levels:
             self._abandoned = False
@@ -89,7 +91,7 @@ class Exclusive:
         """Free the lock, with all its levels, of an owner that has ended; the next is told."""
         if self._holder is not None and owner.covers(self._holder):
             self._abandoned = True
-            self._died = self._label
+            self._died = str(self._caller)
             self._pass_on()
 
     def take_back(self, value: object) -> bool:
@@ -113,33 +115,36 @@ class Exclusive:
         """Return who holds the lock, since when and by which grant, and who waits."""
         held = self._holder is not None
         return {
-            "holder": self._label if held else None,
+            "holder": str(self._caller) if held else None,
             "since": self._since if held else None,
             "token": self._number if held else None,
             "abandoned": self._abandoned,
-            "waiters": [waiter.label for waiter in self._waiters],
+            "waiters": [str(waiter.caller) for waiter in self._waiters],
         }
 
     # -- within ------------------------------------------------------------------------------------
 
     def _answer(self, waiter: Waiter) -> object:
         """Give the lock to a waiter, and return what its call returns."""
-        return self._give(waiter.owner, waiter.label)
+        return self._give(waiter.owner, waiter.caller)
 
-    def _give(self, owner: Owner, label: str) -> Grant:
+    def _give(self, owner: Owner, caller: Caller) -> Grant:
         step = call()
         self._holder = self._holder_for(owner)
-        self._label = label
+        self._caller = caller
         self._number = step.token()
         self._since = step.now
         self._levels = 1
         return self._grant()
 
     def _grant(self) -> Grant:
-        return Grant(self._number, self._abandoned, self._died if self._abandoned else self._label, self._since)
+        return Grant(self._number, self._abandoned, self._died if self._abandoned else self._who(), self._since)
+
+    def _who(self) -> str:
+        return str(self._caller) if self._holder is not None else ""
 
     def _refusal(self) -> Grant:
-        return Grant(0, False, self._label, self._since)
+        return Grant(0, False, self._who(), self._since)
 
     def _pass_on(self) -> None:
         """Give the lock to whoever has waited longest, or leave it to whoever comes."""
@@ -147,7 +152,7 @@ class Exclusive:
         waiter = self._waiters.first
         if waiter is None:
             self._holder = None
-            self._label = ""
+            self._caller = NOBODY
             self._number = 0
             self._since = 0.0
             return

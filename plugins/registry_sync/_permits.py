@@ -6,13 +6,13 @@ from collections import deque
 from math import isfinite
 
 from registry.errors import LockLost, NotOwner
-from registry.hosting import Grant, Owner, Waiter, Waiters, at, call
+from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, at, call
 from registry_sync._exclusive import patience
 
 __all__ = ["Permits"]
 
-# Who has a permit: the thread that acquired it, its label, since when, and when it expires.
-_Permit = tuple[Owner, str, float, "float | None"]
+# Who has a permit: the thread that acquired it, how people are told of it, since when, and when it expires.
+_Permit = tuple[Owner, Caller, float, "float | None"]
 
 # How many numbers of expired permits are known, to tell those who release one of them what has happened.
 _REMEMBERED = 64
@@ -70,7 +70,7 @@ class Permits:
         if self._value:
             self._value -= 1
             step = call()
-            return self._give(step.owner, step.label, expiry)
+            return self._give(step.owner, step.caller, expiry)
         if seconds == 0:
             return self._refusal()
         waiter = self._waiters.wait(seconds, otherwise=self._refusal())
@@ -152,29 +152,29 @@ class Permits:
             "value": self._value,
             "holder": self._who() or None,
             "holders": [
-                {"holder": label, "since": since, "token": number, "expires": expires}
-                for number, (_, label, since, expires) in self._permits.items()
+                {"holder": str(caller), "since": since, "token": number, "expires": expires}
+                for number, (_, caller, since, expires) in self._permits.items()
             ],
-            "waiters": [waiter.label for waiter in self._waiters],
+            "waiters": [str(waiter.caller) for waiter in self._waiters],
         }
 
     # -- within
 
-    def _give(self, owner: Owner, label: str, expiry: float | None) -> Grant:
+    def _give(self, owner: Owner, caller: Caller, expiry: float | None) -> Grant:
         step = call()
         number = step.token()
         expires = None if expiry is None else step.now + expiry
-        self._permits[number] = (owner, label, step.now, expires)
+        self._permits[number] = (owner, caller, step.now, expires)
         if expires is not None:
             self._set_alarm()
-        return Grant(number, False, label, step.now)
+        return Grant(number, False, str(caller), step.now)
 
     def _who(self) -> str:
-        return ", ".join(label for _, label, _, _ in self._permits.values())
+        return ", ".join(str(caller) for _, caller, _, _ in self._permits.values())
 
     def _refusal(self) -> Grant:
-        for _, label, since, _ in self._permits.values():
-            return Grant(0, False, label, since)
+        for _, caller, since, _ in self._permits.values():
+            return Grant(0, False, str(caller), since)
         return Grant(0)
 
     def _return(self, numbers: list[int], n: int | None = None) -> None:
@@ -188,7 +188,7 @@ class Permits:
                 self._value += 1
                 continue
             term = self._terms.pop(waiter.number, None)
-            self._waiters.wake(self._give(waiter.owner, waiter.label, term))
+            self._waiters.wake(self._give(waiter.owner, waiter.caller, term))
             given = True
         if given:
             # Whoever waits in vain is to be told who has one by then, not who had it when the wait began.

@@ -114,7 +114,7 @@ class Barrier:
         return {
             "parties": self._parties,
             "broken": self._broken,
-            "waiters": [waiter.label for waiter in self._waiters],
+            "waiters": [str(waiter.caller) for waiter in self._waiters],
         }
 
     # -- within

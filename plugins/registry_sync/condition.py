@@ -44,7 +44,7 @@ from __future__ import annotations
 from math import isnan
 
 from registry.errors import LockLost, NotOwner
-from registry.hosting import Grant, Owner, Waiter, Waiters, at, call
+from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, at, call
 from registry_sync.rlock import RLock
 
 __all__ = ["Condition"]
@@ -194,7 +194,7 @@ class Condition(RLock):
 
     def statistics(self) -> dict[str, object]:
         """Return who holds the lock, who waits for it, and who waits to be notified."""
-        return {**super().statistics(), "waiting": [waiter.label for waiter in self._waiting]}
+        return {**super().statistics(), "waiting": [str(waiter.caller) for waiter in self._waiting]}
 
     # -- within
 
@@ -203,7 +203,7 @@ class Condition(RLock):
 
     def _check_held(self) -> None:
         if self._holder is None or self._holder != call().owner:
-            raise NotOwner(call().title, self._label)
+            raise NotOwner(call().title, self._who())
 
     def _wait(self, timeout: float | None, passing: bool, is_plain: bool) -> Waiter:
         self._check_held()
@@ -246,14 +246,14 @@ class Condition(RLock):
 
     def _answer(self, waiter: Waiter) -> object:
         wait = self._waits.pop(waiter.number, None)
-        grant = self._give(waiter.owner, waiter.label)
+        grant = self._give(waiter.owner, waiter.caller)
         if wait is None:
             return grant
         _, self._levels, self._numbers, self._given, _, is_plain = wait
         return self._given > 0 if is_plain else [self._given, grant]
 
-    def _give(self, owner: Owner, label: str) -> Grant:
-        grant = super()._give(owner, label)
+    def _give(self, owner: Owner, caller: Caller) -> Grant:
+        grant = super()._give(owner, caller)
         self._numbers = [self._number]
         return grant
 

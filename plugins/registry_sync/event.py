@@ -74,4 +74,4 @@ class Event:
 
     def statistics(self) -> dict[str, object]:
         """Return whether it is set, and who waits."""
-        return {"set": self._is_set, "waiters": [waiter.label for waiter in self._waiters]}
+        return {"set": self._is_set, "waiters": [str(waiter.caller) for waiter in self._waiters]}

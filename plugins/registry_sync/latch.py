@@ -86,4 +86,4 @@ class Latch:
 
     def statistics(self) -> dict[str, object]:
         """Return what remains, and who waits."""
-        return {"remaining": self._remaining, "waiters": [waiter.label for waiter in self._waiters]}
+        return {"remaining": self._remaining, "waiters": [str(waiter.caller) for waiter in self._waiters]}

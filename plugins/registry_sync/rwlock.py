@@ -40,7 +40,7 @@ Example::
 from __future__ import annotations
 
 from registry.errors import Deadlock, NotOwner
-from registry.hosting import Grant, Owner, Waiter, Waiters, call
+from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, call
 from registry_sync._exclusive import patience
 
 __all__ = ["RWLock"]
@@ -48,9 +48,9 @@ __all__ = ["RWLock"]
 READ = "read"
 WRITE = "write"
 
-# What one owner holds: its label, since when, and its levels, innermost last, each to read or to write and
-# with the number of its grant.
-_Held = tuple[str, float, "list[tuple[str, int]]"]
+# What one owner holds: how people are told of it, since when, and its levels, innermost last, each to read or to
+# write and with the number of its grant.
+_Held = tuple[Caller, float, "list[tuple[str, int]]"]
 
 
 class RWLock:
@@ -86,7 +86,7 @@ class RWLock:
         step = call()
         free = self._writer is None and not self._line and not self._upgrade
         if free or step.owner in self._holders:
-            return self._give(step.owner, step.label, READ)
+            return self._give(step.owner, step.caller, READ)
         return self._wait(READ, seconds)
 
     def write(self, blocking: bool = True, timeout: float | None = None) -> Waiter | Grant:
@@ -106,13 +106,13 @@ class RWLock:
         seconds = patience(blocking, timeout)
         step = call()
         if self._writer == step.owner or not self._others(step.owner):
-            return self._give(step.owner, step.label, WRITE)
+            return self._give(step.owner, step.caller, WRITE)
         if seconds == 0 or step.owner not in self._holders:
             return self._wait(WRITE, seconds)
         other = self._upgrade.first
         if other is not None:
             raise Deadlock(
-                f"{other.label} reads {step.title} too and waits to write, so that each would wait for the other "
+                f"{other.caller} reads {step.title} too and waits to write, so that each would wait for the other "
                 f"to stop reading; release what you read, and take write() from the start"
             )
         return self._upgrade.wait(seconds, otherwise=self._refusal())
@@ -146,11 +146,11 @@ class RWLock:
     def owner_ended(self, owner: Owner) -> None:
         """Free the lock of an owner that has ended; if it could write, those who come are told."""
         for holder in [holder for holder in self._holders if owner.covers(holder)]:
-            label, _, _ = self._holders.pop(holder)
+            caller, _, _ = self._holders.pop(holder)
             if holder == self._writer:
                 self._writer = None
                 self._abandoned = True
-                self._died = label
+                self._died = str(caller)
         self._let_in()
 
     def take_back(self, value: object) -> bool:
@@ -179,17 +179,17 @@ class RWLock:
 
     def statistics(self) -> dict[str, object]:
         """Return who holds the lock, to do what, since when and by which grants, and who waits to do what."""
-        waiting = [(waiter.label, WRITE) for waiter in self._upgrade]
-        waiting += [(waiter.label, self._wants[waiter.number]) for waiter in self._line]
+        waiting = [(str(waiter.caller), WRITE) for waiter in self._upgrade]
+        waiting += [(str(waiter.caller), self._wants[waiter.number]) for waiter in self._line]
         return {
             "holder": self._who() or None,
             "holders": [
-                {"holder": label, "since": since, "token": number, "mode": mode}
-                for label, since, levels in self._holders.values()
+                {"holder": str(caller), "since": since, "token": number, "mode": mode}
+                for caller, since, levels in self._holders.values()
                 for mode, number in dict.fromkeys(levels)
             ],
             "abandoned": self._abandoned,
-            "waiters": [label for label, _ in waiting],
+            "waiters": [text for text, _ in waiting],
             "modes": [mode for _, mode in waiting],
         }
 
@@ -200,7 +200,7 @@ class RWLock:
         return len(self._holders) > (owner in self._holders)
 
     def _who(self) -> str:
-        return ", ".join(label for label, _, _ in self._holders.values())
+        return ", ".join(str(caller) for caller, _, _ in self._holders.values())
 
     def _holder_of(self, number: int, session: Owner | None = None) -> Owner | None:
         """Return who holds the lock by the grant of a number; if it is of a session, where one is given."""
@@ -209,14 +209,14 @@ class RWLock:
                 return owner if session is None or session.covers(owner) else None
         return None
 
-    def _give(self, owner: Owner, label: str, mode: str) -> Grant:
+    def _give(self, owner: Owner, caller: Caller, mode: str) -> Grant:
         step = call()
-        label, since, levels = self._holders.setdefault(owner, (label, step.now, []))
+        caller, since, levels = self._holders.setdefault(owner, (caller, step.now, []))
         number = next((own for own_mode, own in levels if own_mode == mode), None) or step.token()
         levels.append((mode, number))
         if mode == WRITE:
             self._writer = owner
-        return Grant(number, self._abandoned, self._died if self._abandoned else label, since)
+        return Grant(number, self._abandoned, self._died if self._abandoned else str(caller), since)
 
     def _take(self, owner: Owner, number: int | None) -> bool:
         """Take a level from an owner, the last or the last of a grant; tell whether it was a writer by it."""
@@ -231,9 +231,9 @@ class RWLock:
         return True
 
     def _refusal(self) -> Grant:
-        for owner, (label, since, _) in self._holders.items():
+        for owner, (caller, since, _) in self._holders.items():
             if self._writer in (None, owner):
-                return Grant(0, False, label, since)
+                return Grant(0, False, str(caller), since)
         return Grant(0)
 
     def _wait(self, mode: str, seconds: float | None) -> Waiter | Grant:
@@ -248,12 +248,12 @@ class RWLock:
         before = self._refusal()
         first = self._upgrade.first
         if first is not None and not self._others(first.owner):
-            self._upgrade.wake(self._give(first.owner, first.label, WRITE))
+            self._upgrade.wake(self._give(first.owner, first.caller, WRITE))
         while self._writer is None and not self._upgrade:
             first = self._line.first
             if first is None or (self._wants[first.number] == WRITE and self._holders):
                 break
-            self._line.wake(self._give(first.owner, first.label, self._wants.pop(first.number)))
+            self._line.wake(self._give(first.owner, first.caller, self._wants.pop(first.number)))
         refusal = self._refusal()
         if refusal != before:
             # Whoever waits in vain is to be told who has it by then, not who had it when the wait began.

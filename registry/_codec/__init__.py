@@ -36,6 +36,7 @@ code  value                   payload
 39    exception               [public name, [argument, ...], traceback, [note, ...]], or without the last two
 40    out-of-band buffer      reserved
 41    state of the engine     a value that only ``incoming`` can read
+42    `Caller`                [host, pid, command, thread, label]
 ====  ======================  =====================================================
 
 A zone is nil, the key of a ``ZoneInfo``, or [days, seconds, microseconds, name or nil] of a ``timezone``; the
@@ -91,7 +92,7 @@ def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
     Args:
         value: what to encode.
         outgoing: asked for each object whose class the codec does not know. It returns a leaf (a `Handle`,
-            `Grant`, `Carried`, `OpaqueValue` or `Owner`, or ``(41, payload)`` for state of the engine), or
+            `Grant`, `Carried`, `OpaqueValue`, `Owner` or `Caller`, or ``(41, payload)`` for state of the engine), or
             NotImplemented.
 
     Raises:

@@ -16,6 +16,7 @@ import msgspec
 from .._leaves import (
     BIG_INT,
     LONE_SURROGATES,
+    Caller,
     Carried,
     Grant,
     Handle,
@@ -189,6 +190,7 @@ _two_ints = msgspec.msgpack.Decoder(tuple[int, int]).decode
 _two_floats = msgspec.msgpack.Decoder(tuple[float, float]).decode
 _two_texts = msgspec.msgpack.Decoder(tuple[str, str]).decode
 _three_texts = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
+_caller_fields = msgspec.msgpack.Decoder(tuple[str, int, str, str, str]).decode
 _texts_and_bytes = msgspec.msgpack.Decoder(tuple[str, str, bytes]).decode
 _grant_fields = msgspec.msgpack.Decoder(tuple[int, bool, str, float]).decode
 _Zone = str | tuple[int, int, int, bytes | None] | None
@@ -297,6 +299,10 @@ def _read_owner(reader: Reader, data: memoryview) -> object:
     return Owner(*_two_ints(data))
 
 
+def _read_caller(reader: Reader, data: memoryview) -> object:
+    return Caller(*_caller_fields(data))
+
+
 _LEAVES: dict[int, Callable[[Reader, memoryview], object]] = {
     4: lambda reader, data: bytearray(data),
     5: lambda reader, data: complex(*_two_floats(data)),
@@ -315,6 +321,7 @@ _LEAVES: dict[int, Callable[[Reader, memoryview], object]] = {
     36: _read_pickled,
     37: _read_opaque,
     38: _read_owner,
+    42: _read_caller,
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from .._leaves import Carried, Grant, Handle, OpaqueValue, Owner, pack_scalar, scalar_extension
+from .._leaves import Caller, Carried, Grant, Handle, OpaqueValue, Owner, pack_scalar, scalar_extension
 from .._snapshots import FrozenDict, FrozenList, FrozenSet
 from ..errors import NotShareable
 from . import _exceptions
@@ -401,6 +401,10 @@ def _write_owner(writer: Writer, value: Owner, depth: int) -> object:
     return Ext(38, _encode((value.session, value.number)))
 
 
+def _write_caller(writer: Writer, value: Caller, depth: int) -> object:
+    return Ext(42, _encode(tuple(value)))
+
+
 def _write_exception(writer: Writer, value: BaseException, depth: int) -> object:
     return writer.exception(value, "", depth + 1)
 
@@ -439,6 +443,7 @@ _LEAF_WRITERS: dict[type, _Write] = {
     Carried: _write_carried,
     OpaqueValue: _write_opaque,
     Owner: _write_owner,
+    Caller: _write_caller,
 }
 _WRITERS: dict[type, _Write] = {
     **dict.fromkeys((int, str), _write_scalar),

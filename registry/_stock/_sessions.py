@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from registry import _peers
 from registry._events import Call, Output
 from registry._host import Attachment, Client, Host, Target
+from registry._leaves import Caller
 from registry._objects import NO_ARGUMENTS
 from registry._peers import Peer
 from registry._stock._connection import StockConnection
@@ -329,9 +330,9 @@ class StockSessions:
         if known is not None and known.alive:
             return known
         key = f"stock-process:{pid}:{peer.started}".encode()
-        label = f"{peer.command or 'process'} (pid {pid} on {peer.host})"
+        caller = Caller(peer.host, pid, peer.command)
         session = self._processes[pid, peer.started] = self._make(
-            key, label, domain, pid, lambda: self._processes.pop((pid, peer.started), None)
+            key, caller, domain, pid, lambda: self._processes.pop((pid, peer.started), None)
         )
         return session
 
@@ -346,16 +347,16 @@ class StockSessions:
             return known
         for row in [row for row, session in self._named.items() if not session.alive]:
             del self._named[row]
-        session = self._named[scope, name, k] = self._nameless(f"{name or 'process'} on {host}", domain)
+        session = self._named[scope, name, k] = self._nameless(Caller(host, peer.pid or 0, label=name), domain)
         return session
 
-    def _nameless(self, label: str, domain: str) -> Session:
+    def _nameless(self, caller: Caller, domain: str) -> Session:
         self._drawn += 1
-        return self._make(f"stock-session:{self._drawn:012}".encode(), label, domain, None, lambda: None)
+        return self._make(f"stock-session:{self._drawn:012}".encode(), caller, domain, None, lambda: None)
 
-    def _make(self, key: bytes, label: str, domain: str, pid: int | None, at_end: Callable[[], object]) -> Session:
+    def _make(self, key: bytes, caller: Caller, domain: str, pid: int | None, at_end: Callable[[], object]) -> Session:
         # The keys of native sessions have 16 bytes: none of them can be one of these.
-        client = Client(key, label, domain, pid)
+        client = Client(key, caller, domain, pid)
         self.server.host.adopt(client)
         return Session(self, client, at_end)
 
@@ -368,7 +369,7 @@ class StockSessions:
         object alone.
         """
         if session.client.pid is None:
-            session = self._nameless(session.client.label, session.client.domain)
+            session = self._nameless(session.client.caller, session.client.domain)
         self.references[ident] = 1
         self._makers[ident] = session
         session.made.add(ident)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,7 +63,7 @@ def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
     """
     from registry.client import ManagerClient
 
-    client = ManagerClient(address, start=False, timeout=PATIENCE, label=f"registry {what} (pid {os.getpid()})")
+    client = ManagerClient(address, start=False, timeout=PATIENCE, label=f"registry {what}")
     with client:
         with usage():
             client.connect()

@@ -433,7 +433,7 @@ def _() -> tuple[Change, ...]:
             before = self._abandoned
             grant = Exclusive._grant
             Exclusive._grant = lambda self: hosting.Grant(  # type: ignore[method-assign]
-                self._number, before, self._label, self._since
+                self._number, before, self._who(), self._since
             )
             try:
                 ended(self, owner)

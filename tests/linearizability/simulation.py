@@ -411,7 +411,7 @@ class Simulation:
         caller.generation += 1
         connection = caller.connection = Connection(caller.name)
         self.connections.append(connection)
-        hello = _wire.Attach(caller.key, 1, "here", "test", caller.name, "1", 0, {})
+        hello = _wire.Attach(caller.key, 0, "", "test", caller.name, "1", 0, {})
         self.send(caller, connection, Kind.ATTACH, 0, _wire.encode(hello))
 
     def cut(self, caller: Caller) -> None:
