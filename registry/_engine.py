@@ -31,6 +31,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from registry import _codec, _state, hosting
+from registry._deadlock import Need, Row, Waits
 from registry._events import (
     Advance,
     Begin,
@@ -89,7 +90,7 @@ class _Reading:
         rule = "must not name a method that waits, ends a wait, sets an alarm or takes a token"
         raise DeclarationError("readonly", rule, hosting.call().title)
 
-    next_token = next_order = resolve = set_alarm = _refuse
+    next_token = next_order = resolve = moved = set_alarm = _refuse
 
 
 class Engine:
@@ -120,6 +121,7 @@ class Engine:
         self._pushed = 0
         self._swept = 0
         self._reading = _Reading(self)
+        self._waits = Waits(self._need, self.title)
         self._outputs: list[Output] = []
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Begin: self._begin,
@@ -142,11 +144,13 @@ class Engine:
         """
         self.index += 1
         self._draws = 0
+        self._waits.suspicions.clear()
         if event.now > self.now or type(event) is Advance:
             until = max(event.now, self.now)
             self._fire_due(until)
             self.now = until
         self._handlers[type(event)](event)
+        self._look_again()
         outputs = self._outputs
         if outputs:
             self._outputs = []
@@ -199,6 +203,18 @@ class Engine:
             step = hosting.Call(self._reading, self.now, 0, 0, NOBODY, hosted.number, 0)
             told = dict(self._within(step, hosted.instance.statistics))
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
+
+    @property
+    def suspicions(self) -> list[str]:
+        """What the last event has brought about that may be a deadlock, as texts; it is no part of the state."""
+        return self._waits.suspicions
+
+    def suspected(self) -> list[tuple[Row, ...]]:
+        """Return the circles of those who wait for each other, whether or not another thread may still end them.
+
+        Each is a row of (who waits, for which object, for whom), whoever is in it once.
+        """
+        return self._waits.suspected()
 
     # -- events
 
@@ -306,6 +322,13 @@ class Engine:
         if event.remaining is not None:
             remaining = self.now + event.remaining
             waiter.deadline = remaining if waiter.deadline is None else min(waiter.deadline, remaining)
+        self._waits.add(waiter)
+        hopeless = self._find_hopeless(waiter)
+        if hopeless is not None:
+            self._leave(waiter)
+            self._reply(session, event.seq, Kind.ERROR, _failure(hopeless))
+            self._gave_up([waiter])
+            return
         session.waits[event.seq] = waiter
         hosted.waits[waiter.number] = waiter
         self._watch(waiter)
@@ -508,6 +531,7 @@ class Engine:
 
     def _leave(self, waiter: Waiter) -> None:
         """Take a wait out of its object."""
+        self._waits.discard(waiter)
         if waiter.home is not None:
             waiter.home._dismiss(waiter)
         hosted = self._numbered.get(waiter.target)
@@ -523,6 +547,34 @@ class Engine:
                 if hosted.tells_giving_up:
                     self._enter(hosted, "gave_up", waiter)
                 self._note_vacancy(hosted)
+
+    def _need(self, waiter: Waiter, widely: bool) -> Need | None:
+        """Return who has to go on for a wait to end, as ``blocked_by`` of its object tells; None if nobody has to."""
+        hosted = self._numbered[waiter.target]
+        if waiter.deadline is not None or not hosted.tells_blocked:
+            return None
+        if not widely and getattr(hosted.instance, "any_thread_releases", False):
+            return None
+        step = hosting.Call(self._reading, self.now, 0, 0, "", hosted.number, 0)
+        groups = self._within(step, hosted.instance.blocked_by, waiter)
+        return None if groups is None else tuple(tuple(group) for group in groups)
+
+    def _find_hopeless(self, waiter: Waiter) -> BaseException | None:
+        """Return why a wait can never end, if that is so, or what an object raised that was asked about it."""
+        try:
+            return self._waits.look(waiter)
+        except BaseException as error:  # noqa: BLE001 - a hook of a user's class may raise anything
+            return error
+
+    def _look_again(self) -> None:
+        """End waits that have lost their last way out without being new: they changed lines, or were one of two."""
+        changed = self._waits.changed
+        while changed:
+            waiter = changed.popleft()
+            error = self._find_hopeless(waiter) if waiter in self._waits else None
+            if error is not None:
+                self._settle(waiter, Kind.ERROR, _failure(error))
+                self._gave_up([waiter])
 
     def resolve(self, waiter: Waiter, value: object) -> None:
         """End a wait with its reply; an exception instance is raised in the caller."""
@@ -577,6 +629,7 @@ class Engine:
                 failed, body = item.late
                 self._settle(item, Kind.ERROR if failed else Kind.REPLY, body)
                 self._gave_up([item])
+            self._look_again()
         for entry in again:
             heapq.heappush(self._heap, entry)
 
@@ -613,6 +666,10 @@ class Engine:
     def title(self, target: int) -> str:
         """Return the name of an object as errors write it."""
         return self._numbered[target].title
+
+    def moved(self, waiter: Waiter) -> None:
+        """Take note that a wait stands in another line."""
+        self._waits.changed.append(waiter)
 
     def set_alarm(self, target: int, time: float | None) -> None:
         """Set, replace or take back the alarm of an object."""

@@ -185,6 +185,7 @@ class Host:
         control: Answers to questions to the server itself that only the shell can give, by verb.
         freshness: Called at an attach with the client's modules and versions; its text becomes a
             `StaleServer`.
+        warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class Host:
         threads: Threads | None = None,
         control: Mapping[str, Callable[..., object]] | None = None,
         freshness: Callable[[dict[str, str]], str] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.declarations = declarations
         self.identity = identity
@@ -214,6 +216,7 @@ class Host:
         self._threads = threads
         self._control = dict(control or {})
         self._freshness = freshness
+        self._warn = warn
         self._greeting = _codec.encode(
             {
                 "protocol": _wire.VERSION,
@@ -724,6 +727,9 @@ class Host:
             client = self._numbered.get(output.session)
             if client is not None:
                 self._deliver(client, output)
+        if self._warn is not None:
+            for text in self.engine.suspicions:
+                self._warn(text)
 
     def _deliver(self, client: Client, output: Output) -> None:
         # While the session has no connection nothing is lost: a change is remembered, a read is asked again.

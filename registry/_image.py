@@ -137,6 +137,7 @@ def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter]) 
     for waiter in waiters.values():
         if waiter.target == number:
             hosted.waits[waiter.number] = waiter
+            engine._waits.add(waiter)
             engine._watch(waiter)
     engine._instances[id(hosted.instance)] = hosted
     engine.objects[typeid, name] = hosted

@@ -53,6 +53,7 @@ class MemoryServer:
             seed=os.urandom(32),
             now=time.time(),
             threads=threads,
+            warn=_warn,
         )
         threads.host = self.host
         self._threads = threads
@@ -163,6 +164,12 @@ class MemoryTransport:
         if outbox:
             self.inbox.put(b"".join(outbox))
             outbox.clear()
+
+
+def _warn(text: str) -> None:
+    import logging  # rare, and heavy for a client
+
+    logging.getLogger("registry").warning(text)
 
 
 class _Clock:

@@ -45,6 +45,7 @@ class Hosted:
         "session",
         "sessions",
         "stopped",
+        "tells_blocked",
         "tells_giving_up",
         "tells_owner",
         "tells_vacant",
@@ -81,6 +82,7 @@ class Hosted:
     def live(self, instance: Any) -> None:
         """Take the live object that the factory made."""
         self.instance = instance
+        self.tells_blocked = hasattr(instance, "blocked_by")
         self.tells_owner = hasattr(instance, "owner_ended")
         self.tells_vacant = hasattr(instance, "vacant")
         self.tells_giving_up = hasattr(instance, "gave_up")

@@ -318,12 +318,17 @@ class Deadlock(RegistryError, RuntimeError):
 
     Attributes:
         text: who waits for whom, and the cure.
+        participants: a row for each wait, beginning with the call that was refused: who waits, for which object,
+            and a tuple of those who would have to go on first. Empty where the object itself found it.
         server: the server, as the client knows it.
     """
 
-    def __init__(self, text: str, server: str = "") -> None:
-        super().__init__(text, server)
+    def __init__(
+        self, text: str, participants: tuple[tuple[str, str, tuple[str, ...]], ...] = (), server: str = ""
+    ) -> None:
+        super().__init__(text, participants, server)
         self.text = text
+        self.participants = participants
         self.server = server
 
     def __str__(self) -> str:

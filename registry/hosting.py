@@ -17,8 +17,21 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
     The result of a waiting method could not be delivered. Undo it: the lock goes to the next, the item to the
     front.
 ``gave_up(waiter)``
-    A call that waited here has ended without being woken: at its deadline, by a cancel, or with its owner. It
-    has left its line. Drop what was kept for it, by its ``number``; let those in who waited behind it.
+    A call that waited here has ended without being woken: at its deadline, by a cancel, with its owner, or as a
+    `Deadlock`. It has left its line. Drop what was kept for it, by its ``number``; let those in who waited behind it.
+``blocked_by(waiter)``
+    Who has to go on before a call that waits here can end: a list of groups of `Owner`, in each of which at least
+    one has to. For a mutex that is ``[[holder]]``, for a writer behind readers ``[[first], [second]]``, for one of two
+    permits ``[[first, second]]``. None if anybody may end the wait; so it is without this method. Asked when the
+    wait begins, and again when `Waiters.adopt` moves it, in every other object too that can be reached from
+    there; a wait that could never end gets `Deadlock`. It must not change anything. What it raises ends the wait
+    that made the engine ask.
+
+    Name whoever waits in the same line only where the line moves on without the holders: a reader behind a
+    queued writer. Waits with a deadline end by themselves and are not asked about.
+
+    A class says ``any_thread_releases = True`` if what a thread has of it is its whole process's, so that any of its
+    threads may give it back. A circle through such an object is no `Deadlock`, but is logged as suspected.
 ``due(now)``
     The time asked for with `at` has come.
 ``vacant()``
@@ -82,6 +95,7 @@ class Steps(Protocol):
     def next_token(self) -> int: ...
     def next_order(self) -> int: ...
     def resolve(self, waiter: Waiter, value: object) -> None: ...
+    def moved(self, waiter: Waiter) -> None: ...
     def title(self, target: int) -> str: ...
     def set_alarm(self, target: int, time: float | None) -> None: ...
 
@@ -251,6 +265,7 @@ class Waiters:
         if waiter.home is not None:
             waiter.home._dismiss(waiter)
         self._admit(waiter)
+        call()._steps.moved(waiter)
 
     @property
     def first(self) -> Waiter | None:

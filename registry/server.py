@@ -175,6 +175,7 @@ class ManagerServer:
             threads=threads,
             control={"stop": self._asked_to_stop},
             freshness=self._stale,
+            warn=log.warning,
         )
         threads.host = self.host
         self._threads = threads

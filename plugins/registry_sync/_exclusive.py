@@ -24,6 +24,7 @@ class Exclusive:
     def __init__(self) -> None:
         self._holder: Owner | None = None
         self._caller = NOBODY
+        self._taker: Owner | None = None  # the thread or task that took it, whoever may release it
         self._number = 0
         self._since = 0.0
         self._levels = 0
@@ -103,6 +104,10 @@ class Exclusive:
             self._pass_on()
         return True
 
+    def blocked_by(self, waiter: Waiter) -> list[list[Owner]] | None:
+        """Return who has to go on for a wait to end: whoever took the lock. Those in the line wait for the same."""
+        return None if self._taker is None else [[self._taker]]
+
     def vacant(self) -> bool:
         """Tell whether the lock is as good as new."""
         return self._holder is None and not self._abandoned and not self._waiters
@@ -132,6 +137,7 @@ class Exclusive:
         step = call()
         self._holder = self._holder_for(owner)
         self._caller = caller
+        self._taker = owner
         self._number = step.token()
         self._since = step.now
         self._levels = 1
@@ -153,6 +159,7 @@ class Exclusive:
         if waiter is None:
             self._holder = None
             self._caller = NOBODY
+            self._taker = None
             self._number = 0
             self._since = 0.0
             return

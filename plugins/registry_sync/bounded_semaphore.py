@@ -20,7 +20,7 @@ Example::
 from __future__ import annotations
 
 from registry.errors import NotOwner
-from registry.hosting import call
+from registry.hosting import Owner, Waiter, call
 from registry_sync._permits import Permits
 
 __all__ = ["BoundedSemaphore"]
@@ -32,6 +32,15 @@ class BoundedSemaphore(Permits):
     Args:
         value: How many permits there are to begin with.
     """
+
+    any_thread_releases = True
+
+    def blocked_by(self, waiter: Waiter) -> list[list[Owner]] | None:
+        """Return who has to go on for a wait to end: one of those with a permit, unless a permit expires."""
+        permits = self._permits.values()
+        if not permits or any(expires is not None for _, _, _, expires in permits):
+            return None
+        return [[owner for owner, _, _, _ in permits]]
 
     def _check_surplus(self, n: int) -> None:
         """Refuse it."""

@@ -184,6 +184,10 @@ class Condition(RLock):
         self._grant_if_free()
         self._set_alarm()
 
+    def blocked_by(self, waiter: Waiter) -> list[list[Owner]] | None:
+        """Return who has the lock, for those who wait for it; anybody may notify the others."""
+        return super().blocked_by(waiter) if waiter.home is self._waiters else None
+
     def vacant(self) -> bool:
         """Tell whether the condition is as good as new."""
         return super().vacant() and not self._waiting

@@ -46,6 +46,8 @@ __all__ = ["Lock"]
 class Lock(Exclusive):
     """Let one process at a time in."""
 
+    any_thread_releases = True
+
     def _holder_for(self, owner: Owner) -> Owner:
         return Owner(owner.session, 0)
 

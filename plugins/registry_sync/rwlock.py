@@ -169,6 +169,20 @@ class RWLock:
         self._wants.pop(waiter.number, None)
         self._let_in()
 
+    def blocked_by(self, waiter: Waiter) -> list[list[Owner]] | None:
+        """Return who has to go on for a wait to end: every holder, or for a reader the writer, or one who is to be."""
+        if waiter.home is self._upgrade or self._wants[waiter.number] == WRITE:
+            return [[holder] for holder in self._holders if holder != waiter.owner]
+        if self._writer is not None:
+            return [[self._writer]]
+        # They all wait for the same readers. One that has a deadline gives up if need be.
+        for ahead in (*self._upgrade, *self._line):
+            if ahead is waiter:
+                break
+            if ahead.deadline is None and (ahead.home is self._upgrade or self._wants[ahead.number] == WRITE):
+                return [[ahead.owner]]
+        return None
+
     def vacant(self) -> bool:
         """Tell whether the lock is as good as new."""
         return not (self._holders or self._abandoned or self._line or self._upgrade)
