@@ -31,8 +31,19 @@ from registry._wire import Kind
 START = 1_000_000.0
 SEED = bytes(range(32))
 
+
+class _Waiting:
+    """It is neither true nor false, so that no test takes a wait for a grant."""
+
+    def __repr__(self) -> str:
+        return "WAITING"
+
+    def __bool__(self) -> bool:
+        raise AssertionError("this call still waits")
+
+
 #: What a call that still waits has instead of a result, and one that was cancelled.
-WAITING = type("Waiting", (), {"__repr__": lambda self: "WAITING"})()
+WAITING = _Waiting()
 CANCELLED = type("Cancelled", (), {"__repr__": lambda self: "CANCELLED"})()
 
 
