@@ -141,6 +141,17 @@ def test_a_second_upgrade_is_a_deadlock() -> None:
     assert upgrade.result()
 
 
+def test_a_writer_does_not_wait_for_itself() -> None:
+    """A thread waits to read and a signal handler in it to write: once it reads, it waits for the others only."""
+    _, (a, b, c) = clients(3)
+    a.call(T, "write")
+    reading, other, writing = b.send(T, "read"), c.send(T, "read"), b.send(T, "write")
+    a.call(T, "release")
+    assert reading.result() and other.result() and writing.waits
+    c.call(T, "release")
+    assert writing.result()
+
+
 def test_release_is_for_holders() -> None:
     """Another process, another thread without the grant, and a grant given back are refused."""
     _, (a, b) = clients(2)

@@ -265,7 +265,8 @@ class RWLock:
             self._upgrade.wake(self._give(first.owner, first.caller, WRITE))
         while self._writer is None and not self._upgrade:
             first = self._line.first
-            if first is None or (self._wants[first.number] == WRITE and self._holders):
+            # Its thread may have come to read meanwhile, where a signal handler asked while it waited for that.
+            if first is None or (self._wants[first.number] == WRITE and self._others(first.owner)):
                 break
             self._line.wake(self._give(first.owner, first.caller, self._wants.pop(first.number)))
         refusal = self._refusal()
