@@ -211,7 +211,7 @@ class Waits:
         """Return the rows of those who wait for ever, the nearest first, their text, and whether they are a circle."""
         ahead = _reach(_edges(left), first)
         told = self._rows(left, dict.fromkeys((first, *ahead)))
-        text = ", and ".join(f"{who} waits for {title} {until}" for (who, title, _), until in told)
+        text = ", and ".join(f"{who} waits for {title}{until}" for (who, title, _), until in told)
         return tuple(row for row, _ in told), text, first in ahead
 
     def _rows(self, left: Mapping[Owner, list[Need]], owners: Iterable[Owner]) -> list[tuple[Row, str]]:
@@ -233,8 +233,8 @@ class Waits:
 def _until(groups: list[list[str]]) -> str:
     """Say whom a wait needs: one of each group."""
     if not all(groups):
-        return "which nobody can give"
+        return ", which nobody can give"
     words = [
         " or ".join(group) if len(groups) == 1 or len(group) == 1 else f"({' or '.join(group)})" for group in groups
     ]
-    return f"until {' and '.join(words)} can go on"
+    return f" until {' and '.join(words)} can go on"
