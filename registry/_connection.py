@@ -75,6 +75,8 @@ class Connection(asyncio.Protocol):
                 self._reader.feed(data)
             else:
                 self._turn()
+            if self._attachment is not None:
+                self._server.host.hear(self._attachment, self._server.now())
         else:
             self._take(frame)
             self._server.flush()
@@ -126,6 +128,27 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Close, once everything has been sent."""
         self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once. What the peer still sends is not read."""
+        self._set_backlog(False)
+        self._transport.abort()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the peer has sent what has not been taken: the fault is ours, or it waits until it reads."""
+        if self._backlog or self._blocked:
+            return True
+        number = self.fileno()
+        if number < 0:
+            return False
+        sock = socket.socket(fileno=os.dup(number))
+        try:
+            return bool(sock.recv(1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)))
+        except OSError:
+            return False  # nothing is there, or it has been reset
+        finally:
+            sock.close()
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, -1 when it is closed."""
@@ -198,7 +221,9 @@ class Connection(asyncio.Protocol):
         elif handshake.outcome == "native":
             self._transport.write(handshake.accept(server.host.greeting))
             peer = self._peer
-            self._attachment = Attachment(domain=self._domain, pid=peer.pid, host=peer.host, command=peer.command)
+            self._attachment = Attachment(
+                self._domain, pid=peer.pid, host=peer.host, command=peer.command, leased=self._pidfd is None
+            )
             self._attachment.sink = self
             if handshake.leftover:
                 self.data_received(handshake.leftover)

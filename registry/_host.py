@@ -8,7 +8,11 @@ for again by the client.
 A session outlives its connections. A new connection of a session *fences* the old one: what the old one still
 brings is dropped, so that no request can run after the cancel that was sent for it on the new one. A session
 without a connection is *suspended*, and ends when its lease runs out, when its process is known to be dead,
-or by a goodbye.
+or by a goodbye. So does one that is connected and silent for longer than its lease, unless its shell watches its
+process in another way; what its connection still brings after that is dropped.
+
+Time out of which nobody could be heard must not count: a shell judges leases (`Host.judge`) only when it has read
+all that had come, and credits them (`Host.credit`) with the time for which it stood still itself.
 """
 
 from __future__ import annotations
@@ -99,6 +103,7 @@ class Attachment:
     """One connection, as the host knows it.
 
     Attributes:
+        leased: Whether its session must give signs of life; else the shell knows when its process ends.
         sink: The shell's own connection object.
         domain: The trust domain that the shell found the peer in, or empty.
         label: What the shell calls the peer, where it does not name itself.
@@ -107,16 +112,23 @@ class Attachment:
         client: The session it belongs to, once it has said so.
     """
 
-    __slots__ = ("client", "command", "domain", "generation", "host", "label", "outbox", "pid", "sink")
+    __slots__ = ("client", "command", "domain", "generation", "host", "label", "leased", "outbox", "pid", "sink")
 
     def __init__(
-        self, domain: str = "", label: str = "", pid: int | None = None, host: str = "", command: str = ""
+        self,
+        domain: str = "",
+        label: str = "",
+        pid: int | None = None,
+        host: str = "",
+        command: str = "",
+        leased: bool = False,
     ) -> None:
         self.domain = domain
         self.label = label
         self.pid = pid
         self.host = host
         self.command = command
+        self.leased = leased
         self.outbox: list[bytes] = []
         self.client: Client | None = None
         self.generation = 0
@@ -131,6 +143,7 @@ class Client:
         number: Its number in the engine; 0 until its first call that is not a read.
         deliver: Where its outputs go now, or None while it is suspended.
         expires: While it is suspended, when it is believed dead.
+        heard: When it last gave a sign of life.
         received: Which replies it has: all up to this, and those in `above`.
         slow: Calls that the engine does not remember, with their outputs once they have ended: those of
             threaded objects, and those that were refused on their way to the engine.
@@ -145,6 +158,7 @@ class Client:
         "expires",
         "generation",
         "handles",
+        "heard",
         "key",
         "label",
         "late",
@@ -168,6 +182,7 @@ class Client:
         self.deliver: Callable[[Output], None] | None = None
         self.handles: dict[int, Target] = {}
         self.expires: float | None = None
+        self.heard = 0.0
         self.slow: dict[int, Output | None] = {}
         self.late: set[int] = set()
 
@@ -180,7 +195,7 @@ class Host:
         identity: What clients are told of the server.
         seed: Random bytes for `hosting.call().random`.
         now: Seconds since 1970.
-        lease: How long a session without a connection is believed, in seconds.
+        lease: How long a session is believed that is silent, or has no connection, in seconds.
         threads: Where threaded objects run; without it they are refused.
         control: Answers to questions to the server itself that only the shell can give, by verb.
         freshness: Called at an attach with the client's modules and versions; its text becomes a
@@ -210,6 +225,7 @@ class Host:
         self.dirty: list[Attachment] = []
         self._numbered: dict[int, Client] = {}
         self._suspended: dict[bytes, None] = {}
+        self._leased: dict[bytes, None] = {}  # connected, and to give signs of life
         self._deleted: dict[int, None] = {}
         # While every session is of one trust domain, no reply needs a second look before it leaves.
         self._domains: set[str] = set()
@@ -247,6 +263,7 @@ class Host:
             return
         if client.attachment is not attachment or frame.generation != attachment.generation:
             return  # fenced by a newer connection of the session, or by its end
+        client.heard = now
         try:
             if frame.kind == Kind.CALL:
                 self._call(client, frame, now)
@@ -256,6 +273,8 @@ class Host:
                 self._answer(client, frame)
             elif frame.kind == Kind.OWNER_ENDED:
                 self._owner_ended(client, _wire.decode_int(frame.body), now)
+            elif frame.kind == Kind.HEARTBEAT:
+                self._beat(attachment, frame)
             elif frame.kind == Kind.GOODBYE:
                 above = _wire.decode_sequences(frame.body) if frame.body else ()
                 self._acknowledge(client, frame.received, above)
@@ -269,6 +288,12 @@ class Host:
             self.detach(attachment, now)  # what follows it is not to be trusted
             raise
 
+    def hear(self, attachment: Attachment, now: float) -> None:
+        """Take bytes of a connection that make no whole frame yet as a sign of life."""
+        client = attachment.client
+        if client is not None and client.attachment is attachment:
+            client.heard = now
+
     def detach(self, attachment: Attachment, now: float) -> None:
         """A connection is gone. Its session, if it has no newer one, is suspended and lives on its lease."""
         client = attachment.client
@@ -276,6 +301,7 @@ class Host:
             return
         client.attachment = None
         client.deliver = None
+        self._leased.pop(client.key, None)
         if client.key in self.clients:
             client.expires = now + self.lease
             self._suspended[client.key] = None
@@ -303,7 +329,10 @@ class Host:
         client.generation = frame.generation
         client.attachment = attachment
         client.expires = None
+        client.heard = now
         self._suspended.pop(client.key, None)
+        if attachment.leased:
+            self._leased[client.key] = None
         attachment.client = client
         attachment.generation = frame.generation
         outbox = attachment.outbox
@@ -324,7 +353,7 @@ class Host:
         self._answer_attach(attachment, generation, resumed=resumed, stale=stale)
 
     def _answer_attach(self, attachment: Attachment, generation: int, *, resumed: bool, stale: str = "") -> None:
-        answer = _wire.encode(_wire.Attached(resumed=resumed, complete=True, stale=stale))
+        answer = _wire.encode(_wire.Attached(resumed, True, stale, self.lease if attachment.leased else 0.0))
         self.dirty.append(attachment)
         attachment.outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
 
@@ -351,6 +380,7 @@ class Host:
         if self.clients.pop(client.key, None) is None:
             return
         self._suspended.pop(client.key, None)
+        self._leased.pop(client.key, None)
         client.attachment = None
         client.deliver = None
         if self._threads is not None:
@@ -363,29 +393,80 @@ class Host:
             del self._numbered[client.number]
 
     def advance(self, now: float) -> None:
-        """Let time pass: end what is due, and the sessions whose lease has run out."""
-        due = self.engine.next_due()
-        if due is not None and due <= now:
-            self._feed(Advance(now=now))
-        for key in list(self._suspended):
-            client = self.clients[key]
-            if client.expires is not None and client.expires <= now:
-                self.end(client, now)
+        """Let time pass: end what is due, and the sessions whose lease has run out.
 
-    def excuse(self, now: float) -> None:
-        """Believe those without a connection for another lease, since the server itself could hear nobody."""
-        for key in self._suspended:
-            client = self.clients[key]
-            if client.expires is not None:
-                client.expires = max(client.expires, now + self.lease)
+        For a shell that has taken all that had come by `now`; another one calls `fire` and, once it has, `judge`.
+        """
+        self.fire(now)
+        self.judge(now)
 
     def next_due(self) -> float | None:
         """Return when `advance` is needed next, or None."""
+        times = [time for time in (self.engine.next_due(), self.next_judgement()) if time is not None]
+        return min(times, default=None)
+
+    def fire(self, now: float) -> None:
+        """End what is due."""
         due = self.engine.next_due()
-        if not self._suspended:
-            return due
-        times = [due, *(self.clients[key].expires for key in self._suspended)]
-        return min((time for time in times if time is not None), default=None)
+        if due is not None and due <= now:
+            self._feed(Advance(now=now))
+
+    @property
+    def believes(self) -> bool:
+        """Whether any session lives on its lease, so that it must be judged in time."""
+        return bool(self._suspended or self._leased)
+
+    def judge(
+        self, now: float, is_behind: Callable[[Attachment], bool] = lambda attachment: False
+    ) -> list[tuple[Client, Attachment | None]]:
+        """End the sessions that have been silent, or without a connection, for longer than their lease.
+
+        To be called when everything that had come by `now` has been taken.
+
+        Args:
+            now: Seconds since 1970.
+            is_behind: Tells whether a connection has brought what has not been taken yet: its session is alive.
+
+        Returns:
+            The sessions that were ended, with their connections; the shell closes these.
+        """
+        ended: list[tuple[Client, Attachment | None]] = []
+        for key in [*self._suspended, *self._leased]:
+            client = self.clients[key]
+            attachment = client.attachment
+            until = client.expires if attachment is None else client.heard + self.lease
+            if until is None or until > now:
+                continue
+            if attachment is not None and is_behind(attachment):
+                client.heard = now
+                continue
+            self.end(client, now)
+            ended.append((client, attachment))
+        return ended
+
+    def next_judgement(self) -> float | None:
+        """Return when a lease runs out next, or None."""
+        times = [self.clients[key].heard + self.lease for key in self._leased]
+        times += [until for key in self._suspended if (until := self.clients[key].expires) is not None]
+        return min(times, default=None)
+
+    def credit(self, seconds: float, now: float) -> None:
+        """Make every lease longer, up to a whole one from now: for so long the server itself could hear nobody."""
+        for key in self._leased:
+            client = self.clients[key]
+            client.heard = max(client.heard, min(now, client.heard + seconds))
+        for key in self._suspended:
+            client = self.clients[key]
+            if client.expires is not None:
+                client.expires = max(client.expires, min(now + self.lease, client.expires + seconds))
+
+    def _beat(self, attachment: Attachment, frame: Frame) -> None:
+        """Answer a heartbeat; that it has come is all that counts."""
+        if len(frame.body) > _wire.HEARTBEAT_BODY:
+            raise ProtocolError(f"a heartbeat of {len(frame.body)} bytes")
+        if not attachment.outbox:
+            self.dirty.append(attachment)
+        attachment.outbox.append(_wire.pack(Kind.HEARD, frame.body, generation=attachment.generation))
 
     def _open(self, client: Client, now: float) -> None:
         """Make the session known to the engine, at its first call that is not a read."""

@@ -18,6 +18,9 @@ When the server's life has changed, the session is lost with everything that it 
 waits, reads and calls not yet sent get `StateLost`, changes sent and unanswered `OutcomeUnknown`, calls inside a
 ``with`` `LockLost`; if nobody was told, the next call gets `StateLost` once. A session that never changed anything is
 told nothing.
+
+A session that lives on a lease, or that somebody listens to, is also looked after by a thread (`_keeper`), which leads
+where nobody else does.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ import msgspec
 
 from registry import __version__, _codec, _wire, hosting
 from registry._pending import AgainError, Local, Mark, Pending, thread_name
-from registry._transport import DeadlinePassed, Dialed, Greeting, Transport
+from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, clock
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
@@ -83,6 +86,8 @@ class Link:
         self._code = dict(code or {})
         self.greeting: Greeting | None = None
         self.closed = False
+        self.listeners: dict[int, Callable[[str], object]] = {}
+        self._listened = 0
         self.reset()
 
     def reset(self) -> None:
@@ -101,11 +106,15 @@ class Link:
         self._transport: Transport | None = None
         self._tell: Exception | None = None
         self._broke = 0
+        self.kept: Any = None  # by `_keeper`
+        self._why = ""
         self._new_session()
 
     def _new_session(self) -> None:
         self.key = os.urandom(16)
         self.same_user = False
+        self.lease = 0.0  # seconds for which the server believes it without a sign of life; 0.0 needs none
+        self.heard = 0.0  # when what the server has answered last had been sent, by `_transport.clock`
         self._generation = 0
         self._known = False
         self._next = 1
@@ -257,6 +266,30 @@ class Link:
             if self._transport is not None:
                 self._send_frame(Kind.OWNER_ENDED, 0, _wire.encode(owner))
 
+    def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
+        """Have the keeper's thread call `callback` with each new state; return what ends that."""
+        self._listened += 1
+        number = self._listened
+        self.listeners[number] = callback
+        if self._known:
+            self._keep()
+
+        def stop() -> None:
+            self.listeners.pop(number, None)
+            self._note("")
+
+        return stop
+
+    def _keep(self, connected: Transport | None = None) -> None:
+        from registry import _keeper
+
+        _keeper.keep(self, connected)
+
+    def _note(self, change: str, transport: Transport | None = None) -> None:
+        """Tell the keeper, if there is one, what has become of the session."""
+        if self.kept is not None:
+            self.kept.note(change, transport)
+
     @property
     def guards(self) -> list[Mark]:
         """The grants that the calls of this thread rely on, innermost last."""
@@ -273,6 +306,7 @@ class Link:
             for slot in list(self._pending.values()):
                 slot.failure = Closed(f"the client of {self.label}", "connect again")
                 self._wake(slot)
+            self._note("")
             transport, self._transport = self._transport, None
             if transport is not None:
                 try:
@@ -334,6 +368,9 @@ class Link:
             with self._sending:
                 if self._taken:
                     self._sweep()
+                if self.key is not local.session:
+                    # It has just been lost, by whoever reads.
+                    raise StateLost("the session has ended", self.label) if slot.insisting else AgainError
                 if self._later:
                     self._send_later()
                 if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or thread or local.guards or self._above):
@@ -412,7 +449,8 @@ class Link:
         if local.guards:
             self._tell = None  # this says it
             lost = local.guards[-1]
-            raise LockLost(f"{lost.typeid}:{lost.name}", "the server that granted it is gone", self.label)
+            why = self._why or "the server that granted it is gone"
+            raise LockLost(f"{lost.typeid}:{lost.name}", why, self.label)
         with self._sending:
             self._owners += 1
             local.session, local.owner = self.key, self._owners
@@ -529,7 +567,11 @@ class Link:
         transport = self._transport
         if transport is None:
             self._connect(deadline)
-            return
+        else:
+            self._read(transport, deadline)
+
+    def _read(self, transport: Transport, deadline: float | None) -> None:
+        """As the leader: read once from the connection, and hand out what came."""
         try:
             data = transport.receive(deadline)
             if data:
@@ -558,6 +600,10 @@ class Link:
         if slot is None or frame.generation != self._generation:
             if frame.kind == Kind.REFUSED:
                 raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
+            if frame.kind == Kind.HEARD and len(frame.body) == _wire.STAMP.size:
+                sent: float = _wire.STAMP.unpack(frame.body)[0]
+                if self.heard < sent <= clock():
+                    self.heard = sent
         elif slot.abandoned:
             if slot.asked != self._generation:
                 raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
@@ -656,6 +702,7 @@ class Link:
         """Drop a connection, once. Whoever reads from it sees its end."""
         if self._transport is transport:
             self._transport = None
+            self._note("suspended", transport)
         transport.close()
 
     def _connect(self, deadline: float | None) -> None:
@@ -681,7 +728,11 @@ class Link:
             if resume:
                 self._lose(OutcomeUnknown, str(error.reason), server_gone=error)
             raise
-        lost = resume and self.greeting is not None and dialed.greeting.life != self.greeting.life
+        self._meet(dialed, limit)
+
+    def _meet(self, dialed: Dialed, limit: float | None) -> None:
+        """As the leader: bring the session onto a connection that has just been made."""
+        lost = self._known and self.greeting is not None and dialed.greeting.life != self.greeting.life
         if lost:
             self._lose(StateLost, "it is gone with what it held in memory")
         self.greeting = dialed.greeting
@@ -735,6 +786,7 @@ class Link:
             code=self._code,
             resumes=self._known,
         )
+        sent = clock()
         transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
         answer = self._attached(transport, reader, limit)
         if self._known and not answer.resumed:
@@ -752,7 +804,9 @@ class Link:
             self._reader = reader
             self._defined = set()
             self._known = True
+            self.lease, self.heard = answer.lease, sent
             self._transport = transport
+            self._note("connected", transport)
             unanswered = [slot for slot in self._pending.values() if not slot.done]
             for slot in unanswered:
                 if slot.abandoned or slot.settling:
@@ -760,6 +814,8 @@ class Link:
             for slot in unanswered:
                 if not (slot.abandoned or slot.settling) and self._transport is transport:
                     self._send(slot)
+        if self.lease or self.listeners:
+            self._keep(transport)
 
     def _attached(self, transport: Transport, reader: _wire.Reader, limit: float | None) -> _wire.Attached:
         while True:
@@ -809,6 +865,8 @@ class Link:
                 told = True
                 self._wake(slot)
             self._new_session()
+            self._why = reason
+            self._note("lost")
             self._pending = {}
             self._taken = []
             if changed and not told:

@@ -149,6 +149,9 @@ class MemoryTransport:
         except queue.Empty:
             raise DeadlinePassed from None
 
+    def fileno(self) -> int:
+        return -1
+
     def close(self) -> None:
         try:
             self._server.put(self, None)

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from time import monotonic
 from typing import Any, Protocol
 
@@ -27,6 +28,12 @@ from registry.errors import AccessDenied, ServerNotFound, VersionMismatch
 TICK = 1.0
 CHUNK = 65_536
 STUCK = 30.0  # seconds without progress after which a peer that does not read is given up
+_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def clock() -> float:
+    """Return seconds for telling how old something is; they go on while the machine is suspended, where it tells."""
+    return time.clock_gettime(_BOOT) if _BOOT is not None else monotonic()
 
 
 class DeadlinePassed(Exception):
@@ -45,6 +52,9 @@ class Transport(Protocol):
         Raises:
             DeadlinePassed: The deadline came first; the stream is as it was.
         """
+
+    def fileno(self) -> int:
+        """Return what can be polled; -1 where nothing can, or no longer."""
 
     def close(self) -> None:
         """End the stream, also for a thread that waits in `receive`."""
@@ -80,8 +90,6 @@ class Greeting:
 
 
 def _clock(seconds: float) -> str:
-    import time
-
     then, now = time.localtime(seconds), time.localtime()
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
 
@@ -132,6 +140,9 @@ class SocketTransport:
                 return True
             return bool(poll.poll(max(0.0, seconds) * 1000))
         return bool(select.select([self._sock], [], [], max(0.0, seconds))[0])
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     def close(self) -> None:
         try:

@@ -23,8 +23,10 @@ CALL         client  ``CallBody``: object handle, method, arguments, numbered fi
 CANCEL       client  ``CancelBody``: settle this sequence
 OWNER_ENDED  client  the number of an owner that has ended
 CONTROL      client  ``ControlBody``: a question to the server itself (its objects, its status, stop)
+HEARTBEAT    client  at most 16 bytes, which come back as they are: the session is alive
 GOODBYE      client  the session ends; empty, or the sequences above the mark whose replies have arrived
-ATTACHED     server  ``Attached``: whether the session was known
+ATTACHED     server  ``Attached``: whether the session was known, and how long it may be silent
+HEARD        server  the body of a HEARTBEAT that has come
 REPLY        server  the result, encoded
 ERROR        server  the exception, encoded
 CANCELLED    server  empty: the call of this sequence has and will have no effect
@@ -62,12 +64,14 @@ class Kind(IntEnum):
     OWNER_ENDED = 4
     CONTROL = 5
     GOODBYE = 6
+    HEARTBEAT = 7
     ATTACHED = 16
     REPLY = 17
     ERROR = 18
     CANCELLED = 19
     REFUSED = 20
     STANDS = 21
+    HEARD = 22
 
 
 # The numbered fields of a call.
@@ -84,6 +88,9 @@ IGNORED_FROM = 64
 
 DEFAULT_OWNER = 1
 LONGEST_THREAD = 100  # letters of a thread's name that are kept
+
+HEARTBEAT_BODY = 16  # bytes that a heartbeat may hold
+STAMP = struct.Struct("!d")  # what clients put there: when it was sent, in seconds by their clock
 
 # The call that retires an object. No class can expose a method of this name.
 DELETE = "#delete"
@@ -149,11 +156,16 @@ class Attach(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Attached(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to `Attach`: whether the session was known, and whether its acknowledged changes are."""
+    """The answer to `Attach`: whether the session was known, and whether its acknowledged changes are.
+
+    A session that is silent for longer than its lease, in seconds, ends. It is 0.0 where the server needs no signs of
+    life, since it is told when the process ends.
+    """
 
     resumed: bool
     complete: bool
     stale: str  # text of a `StaleServer` warning, or empty
+    lease: float = 0.0
 
 
 encode = msgspec.msgpack.Encoder().encode

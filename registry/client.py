@@ -153,6 +153,28 @@ class ManagerClient:
         """
         _remote_of(proxy).invoke(DELETE)
 
+    def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
+        """Have `callback` called with each new state of this process's session with the server.
+
+        - ``"connected"``: the session has a connection.
+        - ``"suspended"``: it has none. What it holds is kept for it, as long as the server believes that it will be
+          back.
+        - ``"lost"``: it is gone, with all that it held; another process may have that by now. The server says so or is
+          another one, or has not answered for the whole lease. In that last case ``"connected"`` may still show
+          that it had stood still itself, and everything is as before.
+
+        Each change is told once and in order. A process that begins anew after ``"lost"`` is told ``"connected"``.
+        The state at the time of this call is not told, and nothing once the client has been closed.
+
+        Callbacks run one after the other on a thread of this package, which also sends the signs of life of a session
+        over TCP: one that does not return in a fraction of the lease has it end. What it raises is logged. After a
+        fork it listens to the child's own session in the child, too.
+
+        Returns:
+            What ends this; it takes no arguments, and may be called at any time. A call that is under way goes on.
+        """
+        return self._home.listen(callback)
+
     def objects(self, pattern: str = "*") -> list[dict[str, Any]]:
         """Return what the server holds, as rows with typeid, name, maker, made, ephemeral and waiting.
 
@@ -204,6 +226,7 @@ class Home:
         self._lock = threading.Lock()
         self._closed = False
         self._memory: Any = None
+        self._listening: list[Callable[[], None]] = []
 
     @property
     def is_connected(self) -> bool:
@@ -230,6 +253,12 @@ class Home:
                 self._link = self._make_link()
             return self._link
 
+    def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
+        """As `ManagerClient.listen`, until this client is closed."""
+        stop = self.link().listen(callback)
+        self._listening.append(stop)
+        return stop
+
     def adopt(self, link: Link) -> None:
         """Use a session that is open already, for as long as its clients keep it open."""
         self._link = link
@@ -239,8 +268,11 @@ class Home:
         with self._lock:
             link, self._link = self._link, None
             self._closed = True
+            listening, self._listening = self._listening, []
         if link is None:
             return
+        for stop in listening:
+            stop()
         with _links_lock:
             link.users -= 1
             last = link.users <= 0

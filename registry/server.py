@@ -7,6 +7,10 @@ answers tells which it is (`_auth`). A native client's frames go to the `Host`, 
 Life of a native call: bytes arrive in `Connection.data_received`, are cut into frames, at most 64 or one millisecond
 of them in a turn, and go through `Host.receive` into the engine; the outputs of the turn leave in one write for each
 connection. A process that ends is noticed by its pidfd: what it had sent is read to the end, then its session ends.
+
+Leases. While any session lives on one, a timer ticks. A tick that comes late tells that the loop, the process or the
+machine has stood still, which is credited to every lease. Leases are judged two turns later: the loop may run timers
+before it looks at its sockets, so that the heartbeats of all clients may still lie there when the timer runs.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry import __version__, _addresses, _peers, _plugins
 from registry._addresses import Place
 from registry._connection import Connection
-from registry._host import Client, Host, Identity
+from registry._host import Attachment, Client, Host, Identity
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
 from registry.errors import AccessDenied
@@ -42,6 +46,7 @@ __all__ = ["ManagerServer"]
 log = logging.getLogger("registry")
 
 STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, has stood still
+TICK = 0.5  # seconds between two looks at the leases, or a tenth of a lease
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
 
@@ -58,7 +63,7 @@ class ManagerServer:
         state: The directory of what survives the server. None: its own directory.
         trust: Whom pickles are taken from: ``"uid"``, processes of this user on this host; ``"key"``, whoever has
             the key, who may then run code here.
-        lease: Seconds that a session without a connection is believed to live.
+        lease: Seconds that a session is believed to live that is silent over TCP, or has no connection.
         insecure_network: Allow an address that other hosts can reach, without encryption.
 
     Raises:
@@ -114,6 +119,8 @@ class ManagerServer:
         self._watched: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._ticking = False
+        self._ticked = 0.0
         self._freshness = (0.0, "")
         self._idle_since: float | None = None
         self._offset = time.time() - time.monotonic()
@@ -409,7 +416,9 @@ class ManagerServer:
                 sink.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
             outbox.clear()
         dirty.clear()
-        due = self.host.next_due()
+        if self.host.believes and not self._ticking:
+            self._tick()
+        due = self.host.engine.next_due()
         if due is not None and self._loop is not None and (self._timer is None or due < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
@@ -418,11 +427,46 @@ class ManagerServer:
 
     def _on_time(self) -> None:
         self._timer = None
-        now = self.now()
-        if now - self._timer_at > STALL:
-            # The loop stood still, so that nobody could be heard: no lease may end by that.
-            self.host.excuse(now)
-        self.host.advance(now)
+        self.host.fire(self.now())
+        self.flush()
+
+    # -- leases
+
+    def _tick(self) -> None:
+        """Look at the leases again in a while."""
+        self._ticking = False
+        if self._loop is not None and self.host.believes:
+            self._ticking = True
+            self._ticked = _boot_time()
+            self._loop.call_later(self._period, self._on_tick)
+
+    @property
+    def _period(self) -> float:
+        return min(TICK, self.lease / 10)
+
+    def _on_tick(self) -> None:
+        self._credit_stall(self._period)
+        if self._loop is not None:
+            # uvloop runs this before it looks at the sockets, and what this asks for too.
+            self._loop.call_soon(self._loop.call_soon, self._judge)
+
+    def _credit_stall(self, expected: float) -> None:
+        """Look whether more time than expected has gone by since the last look, in which nobody could be heard."""
+        now = _boot_time()
+        passed, self._ticked = now - self._ticked, now
+        if passed - expected > STALL:
+            log.warning("stood still for %.1f s, which is credited to every lease", passed - expected)
+            self.host.credit(passed, self.now())
+
+    def _judge(self) -> None:
+        """End the sessions whose lease has run out; all that had come from them has been taken."""
+        self._credit_stall(0.0)
+        for client, attachment in self.host.judge(self.now(), _is_behind):
+            log.info("the lease of %s has run out", client.label)
+            self.unwatch(client)
+            if attachment is not None and attachment.sink is not None:
+                attachment.sink.abort()
+        self._tick()
         self.flush()
 
     def _check_idle(self) -> None:
@@ -504,6 +548,17 @@ class ManagerServer:
             self._lock = None
         self._loop = None
         self._thread = None
+
+
+def _is_behind(attachment: Attachment) -> bool:
+    """Tell whether a connection has brought what has not been taken yet."""
+    connection: Connection | None = attachment.sink
+    return connection is not None and connection.is_behind
+
+
+def _boot_time() -> float:
+    """Return seconds that go on while the machine is suspended, where the system counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _listen_unix(path: Path) -> socket.socket:

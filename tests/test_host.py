@@ -59,11 +59,15 @@ class Pipe:
         outcomes: what came for each call, by its number.
     """
 
-    def __init__(self, host: Host, number: int = 1, domain: str = "here:1", pid: int | None = None) -> None:
+    def __init__(
+        self, host: Host, number: int = 1, domain: str = "here:1", pid: int | None = None, leased: bool = False
+    ) -> None:
         self.host = host
         self.key = number.to_bytes(16, "big")
         self.domain = domain
         self.pid = pid
+        self.leased = leased
+        self.heard: list[bytes] = []
         self.generation = 0
         self.now = START
         self.next = 1
@@ -82,7 +86,7 @@ class Pipe:
         self.late += self.wire
         self.wire = []
         self.generation += 1
-        self.attachment = Attachment(self.domain, f"client {self.key[-1]}", self.pid)
+        self.attachment = Attachment(self.domain, f"client {self.key[-1]}", self.pid, self.leased)
         self.reader = _wire.Reader()
         self.defined: set[int] = set()
         hello = _wire.Attach(self.key, self.pid or 0, "", "test", "", "1", 0, {})
@@ -174,6 +178,9 @@ class Pipe:
         for frame in self.reader:
             if frame.kind == Kind.ATTACHED:
                 self.attached = _wire.decode_attached(frame.body)
+                continue
+            if frame.kind == Kind.HEARD:
+                self.heard.append(frame.body)
                 continue
             assert frame.generation == self.generation
             if frame.sequence not in self.pending:
@@ -545,6 +552,102 @@ def test_a_session_that_comes_back_in_time_keeps_everything(host: Host, pipe: Pi
     assert pipe.ask("lock:x", "locked") is True
 
 
+def beat(pipe: Pipe, now: float) -> None:
+    """Send a sign of life."""
+    pipe.now = now
+    pipe.send(Kind.HEARTBEAT, 0, _wire.STAMP.pack(now))
+    pipe.flush()
+
+
+def test_a_client_is_told_its_lease(host: Host, pipe: Pipe) -> None:
+    """A session whose process the shell watches needs no signs of life, and never ends by silence."""
+    leased = Pipe(host, 2, leased=True)
+    assert pipe.attached is not None and leased.attached is not None
+    assert (pipe.attached.lease, leased.attached.lease) == (0.0, host.lease)
+    host.advance(START + 10 * host.lease)
+    assert list(host.clients) == [pipe.key]
+
+
+def test_heartbeats_come_back_and_leave_no_trace(host: Host) -> None:
+    """They keep a session that says nothing else, and are no events."""
+    pipe = Pipe(host, leased=True)
+    pipe.ask("lock:x", "acquire")
+    before = _image.capture(host.engine)
+    for turn in range(1, 10):
+        beat(pipe, START + turn * host.lease / 2)
+        host.advance(pipe.now)
+    assert pipe.heard == [_wire.STAMP.pack(START + turn * host.lease / 2) for turn in range(1, 10)]
+    assert _image.capture(host.engine) == before
+    assert host.next_due() == pipe.now + host.lease
+
+
+@pytest.mark.parametrize("sign", ["call", "cancel", "control", "bytes"])
+def test_whatever_comes_is_a_sign_of_life(host: Host, sign: str) -> None:
+    """Any frame counts, and the bytes of one that is not whole."""
+    pipe = Pipe(host, leased=True)
+    pipe.now = START + host.lease - 1
+    if sign == "call":
+        pipe.ask("odd:x", "numbers")
+    elif sign == "cancel":
+        pipe.send(Kind.CANCEL, 1, _wire.encode(_wire.CancelBody(True)), received=0)
+        pipe.flush()
+    elif sign == "control":
+        control(pipe, "status")
+    else:
+        host.hear(pipe.attachment, pipe.now)
+    host.advance(START + host.lease)
+    assert host.clients
+    host.advance(pipe.now + host.lease)
+    assert not host.clients
+
+
+def test_nothing_of_a_silent_session_takes_effect_afterwards(host: Host) -> None:
+    """What it held goes on; a late frame on its old connection is dropped, and so is what it begins a new one with."""
+    pipe, other = Pipe(host, leased=True), Pipe(host, 2)
+    grant = pipe.ask("lock:x", "acquire")
+    seq = other.call("lock:x", "acquire")
+    other.flush()
+    guard = {_wire.GRANTS: [("lock", "x", grant.number)]}
+    pipe.call("counter:x", "incr", fields=guard)  # on its way for longer than the lease
+    assert host.judge(START + host.lease - 0.1) == []
+    ((client, attachment),) = host.judge(START + host.lease)
+    assert client.key == pipe.key and attachment is pipe.attachment
+    other.flush()
+    assert other.outcomes[seq].abandoned
+    pipe.flush()
+    assert not pipe.attachment.outbox
+    assert host.engine.find("counter", "x") is None
+    pipe.connect()
+    assert pipe.attached is not None and not pipe.attached.resumed
+    pipe.flush()
+    assert isinstance(pipe.outcomes[2], LockLost)
+    assert other.ask("counter:x", "get") == 0
+
+
+def test_who_has_sent_what_was_not_taken_is_alive(host: Host) -> None:
+    """A connection that is behind is not silent."""
+    pipe = Pipe(host, leased=True)
+    assert host.judge(START + host.lease, lambda attachment: attachment is pipe.attachment) == []
+    host.advance(START + 2 * host.lease - 0.1)
+    assert host.clients
+    host.advance(START + 2 * host.lease)
+    assert not host.clients
+
+
+def test_time_in_which_the_server_stood_still_does_not_count(host: Host) -> None:
+    """It is credited to connected and suspended sessions alike, but never more than a whole lease from then on."""
+    pipe, other = Pipe(host, leased=True), Pipe(host, 2)
+    host.detach(other.attachment, START)
+    host.credit(5.0, START + 5.0)
+    host.advance(START + host.lease + 4.9)
+    assert len(host.clients) == 2
+    host.credit(1000.0, START + host.lease + 4.9)
+    assert host.next_due() == START + 2 * host.lease + 4.9
+    host.advance(START + 2 * host.lease + 4.9)
+    assert not host.clients
+    assert not pipe.attachment.outbox
+
+
 def test_the_end_of_an_older_connection_means_nothing(host: Host, pipe: Pipe) -> None:
     """Only the present connection of a session can suspend it."""
     old = pipe.attachment
@@ -880,6 +983,7 @@ DEFINE = {_wire.DEFINITION: ["counter", "new", msgspec.Raw(b"\x92\x90\x80")]}
         pytest.param(Kind.OWNER_ENDED, 0, 0, b"\xa1x", id="owner ended"),
         pytest.param(Kind.CONTROL, 2, 0, b"\x91\xa1x", id="control"),
         pytest.param(Kind.GOODBYE, 0, 0, b"\xa1x", id="goodbye"),
+        pytest.param(Kind.HEARTBEAT, 0, 0, bytes(17), id="heartbeat"),
         pytest.param(Kind.ATTACH, 0, 0, b"", id="second attach"),
         pytest.param(Kind.REPLY, 2, 0, b"", id="a server's kind"),
         pytest.param(0, 2, 0, b"", id="kind 0"),

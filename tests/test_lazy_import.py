@@ -23,6 +23,7 @@ CLIENT_PATH = (
     "registry._peers",
     "registry._transport",
     "registry._link",
+    "registry._keeper",
     "registry._pending",
     "registry.proxies",
     "registry.client",

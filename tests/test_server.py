@@ -344,6 +344,50 @@ def test_a_stall_expires_nobody(home: Path) -> None:
         until(lambda ask: ask.statistics()["sessions"] == 1, client)
 
 
+def test_a_silent_session_ends_and_is_not_read_any_more(home: Path) -> None:
+    """What it held is free and flagged; the rest of a frame that it had begun, and what follows, takes no effect."""
+    with ManagerServer(("127.0.0.1", 0), KEY, lease=0.3) as server, connect(server.url, KEY) as client:
+        with Raw(server.url) as raw:
+            raw.transport.send(raw.call(1, "lock", "l", "acquire"))
+            assert raw.frame().kind == Kind.REPLY
+            frame = raw.call(2, "counter", "c", "incr")
+            raw.transport.send(frame[:50])
+            grant = client.lock("l").acquire(timeout=10)
+            assert grant and grant.abandoned and grant.holder == "raw"
+            with pytest.raises((EOFError, OSError)):
+                raw.transport.send(frame[50:])
+                raw.transport.send(raw.call(3, "counter", "c", "incr"))
+                raw.frame()
+        assert client.counter("c").get() == 0
+        assert client.statistics()["sessions"] == 1
+
+
+def test_heartbeats_keep_a_session(home: Path) -> None:
+    """Any frame does; the answer tells that it has come."""
+    with ManagerServer(("127.0.0.1", 0), KEY, lease=0.4) as server, connect(server.url, KEY) as client:
+        with Raw(server.url) as raw:
+            raw.transport.send(raw.call(1, "lock", "l", "acquire"))
+            assert raw.frame().kind == Kind.REPLY
+            began = server.now()
+            while server.now() < began + 3 * server.lease:
+                raw.transport.send(_wire.pack(Kind.HEARTBEAT, b"beat", generation=1))
+                frame = raw.frame()
+                assert (frame.kind, frame.body) == (Kind.HEARD, b"beat")
+                client.statistics()
+            assert not client.lock("l").acquire(timeout=0)
+
+
+def test_a_stall_expires_nobody_whose_heartbeats_wait(home: Path) -> None:
+    """Leases are judged only when what had come meanwhile has been read, whatever the loop does first."""
+    with ManagerServer(("127.0.0.1", 0), KEY, lease=0.4) as server, connect(server.url, KEY) as client:
+        with Raw(server.url) as raw:
+            with held_up(server):
+                raw.transport.send(_wire.pack(Kind.HEARTBEAT, b"", generation=1))
+                threading.Event().wait(1.0)  # what is looked at is time itself
+            assert raw.frame().kind == Kind.HEARD
+            assert client.statistics()["sessions"] == 2
+
+
 # -- peers that misbehave -------------------------------------------------------------------------
 
 

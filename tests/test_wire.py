@@ -70,7 +70,7 @@ def test_the_header_is_as_drawn() -> None:
     data = pack(Kind.CALL, b"ab", generation=3, sequence=4, received=5, applied=6)
     assert data.hex() == "000000020200000000000003" + "".join(f"{number:016x}" for number in (4, 5, 6)) + "6162"
     assert len(data) == HEADER_SIZE + 2 == 38
-    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21]
+    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22]
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, MAX_BODY, MAX_BODY + 1])
@@ -175,5 +175,5 @@ def test_messages_come_back_as_they_were() -> None:
     assert short.fields is None
     hello = _wire.Attach(bytes(16), 1, "host", "command", "label", "1.0", 5, {"plugin": "1"})
     assert _wire.decode_attach(_wire.encode(hello)) == hello
-    attached = _wire.Attached(True, False, "stale")
+    attached = _wire.Attached(True, False, "stale", 30.0)
     assert _wire.decode_attached(_wire.encode(attached)) == attached

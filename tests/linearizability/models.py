@@ -221,7 +221,9 @@ class Queue(Model):
         if operation.result in (None, UNKNOWN):
             for row in rows:
                 items = state.items if done else (row[3], *state.items)
-                after.append(state._replace(items=items, claimed=tuple(other for other in state.claimed if other != row)))
+                after.append(
+                    state._replace(items=items, claimed=tuple(other for other in state.claimed if other != row))
+                )
         if operation.result in (LockLost, UNKNOWN) and not any(row[2] == number for row in rows):
             after.append(state)
         return after
@@ -448,7 +450,9 @@ class ReentrantLock(Model):
         if verb == "leave":
             return (self._left(state) if state.holder == operation.process else state,)
         if verb == "end":
-            over = frozenset(item for item in state.over if not (isinstance(item, tuple) and item[0] == operation.session))
+            over = frozenset(
+                item for item in state.over if not (isinstance(item, tuple) and item[0] == operation.session)
+            )
             if isinstance(state.holder, tuple) and state.holder[0] == operation.session:
                 state = self._left(state)
             return (state._replace(over=over | {operation.session}),)
