@@ -227,7 +227,7 @@ class Waits:
 
     def _name(self, owner: Owner) -> str:
         """Return how people know an owner that waits."""
-        return f"thread {owner.number} of {self._of(owner)[0].label}"
+        return str(self._of(owner)[0].caller)
 
 
 def _until(groups: list[list[str]]) -> str:

@@ -42,7 +42,9 @@ from registry._events import (
     Open,
     Output,
     OwnerEnded,
+    Resumed,
     SessionEnded,
+    Suspended,
 )
 from registry._leaves import Caller, Carried, Owner
 from registry._objects import Hosted, bind, state_leaf
@@ -131,6 +133,8 @@ class Engine:
             Cancel: self._cancel,
             OwnerEnded: self._owner_ended,
             SessionEnded: self._session_ended,
+            Suspended: self._suspended,
+            Resumed: self._resumed,
             Advance: self._advance,
         }
 
@@ -322,6 +326,7 @@ class Engine:
         if event.remaining is not None:
             remaining = self.now + event.remaining
             waiter.deadline = remaining if waiter.deadline is None else min(waiter.deadline, remaining)
+        waiter.away = session.away and hosted.passes_over
         self._waits.add(waiter)
         hopeless = self._find_hopeless(waiter)
         if hopeless is not None:
@@ -399,6 +404,29 @@ class Engine:
             self._delete(self._numbered[number], "its session has ended")
         del self.sessions[session.number]
         del self._keys[session.key]
+
+    def _suspended(self, event: Suspended) -> None:
+        self._set_away(self.sessions[event.session], True, "went_away")
+
+    def _resumed(self, event: Resumed) -> None:
+        self._set_away(self.sessions[event.session], False, "came_back")
+
+    def _set_away(self, session: Session, away: bool, hook: str) -> None:
+        """Have a session's waits passed over, or no longer, where their object can tell what follows from it."""
+        if session.away == away:
+            return
+        session.away = away
+        waiting = [waiter for waiter in session.waits.values() if self._numbered[waiter.target].passes_over]
+        for waiter in waiting:
+            waiter.away = away
+        for waiter in waiting:
+            hosted = self._numbered.get(waiter.target)
+            if hosted is None or waiter.home is None:
+                continue  # an earlier one of this row has ended it
+            hosted.changed = self.index
+            if hasattr(hosted.instance, hook):
+                self._enter(hosted, hook, waiter)
+                self._note_vacancy(hosted)
 
     def _advance(self, event: Advance) -> None:
         """Do nothing further: what was due has been done by the time that an event is applied."""
@@ -555,7 +583,7 @@ class Engine:
             return None
         if not widely and getattr(hosted.instance, "any_thread_releases", False):
             return None
-        step = hosting.Call(self._reading, self.now, 0, 0, "", hosted.number, 0)
+        step = hosting.Call(self._reading, self.now, 0, 0, NOBODY, hosted.number, 0)
         groups = self._within(step, hosted.instance.blocked_by, waiter)
         return None if groups is None else tuple(tuple(group) for group in groups)
 

@@ -94,11 +94,23 @@ class SessionEnded(Event, frozen=True):
     above: tuple[tuple[int, int], ...] = ()
 
 
+class Suspended(Event, frozen=True):
+    """A session that waits has no connection any more; it is passed over until it has one."""
+
+    session: int
+
+
+class Resumed(Event, frozen=True):
+    """A suspended session has a connection again."""
+
+    session: int
+
+
 class Advance(Event, frozen=True):
     """Time passes, and something is due by it."""
 
 
-AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Advance
+AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Suspended | Resumed | Advance
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):

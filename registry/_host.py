@@ -36,7 +36,9 @@ from registry._events import (
     Open,
     Output,
     OwnerEnded,
+    Resumed,
     SessionEnded,
+    Suspended,
 )
 from registry._leaves import Caller, Carried, OpaqueValue
 from registry._objects import Hosted
@@ -305,6 +307,8 @@ class Host:
         if client.key in self.clients:
             client.expires = now + self.lease
             self._suspended[client.key] = None
+            if client.number and self.engine.sessions[client.number].waits:
+                self._feed(Suspended(now=now, session=client.number))
 
     def _attach(self, attachment: Attachment, frame: Frame, now: float) -> None:
         try:
@@ -351,6 +355,8 @@ class Host:
         client.deliver = deliver
         stale = self._freshness(hello.code) if self._freshness is not None else ""
         self._answer_attach(attachment, generation, resumed=resumed, stale=stale)
+        if client.number and self.engine.sessions[client.number].away:
+            self._feed(Resumed(now=now, session=client.number))
 
     def _answer_attach(self, attachment: Attachment, generation: int, *, resumed: bool, stale: str = "") -> None:
         answer = _wire.encode(_wire.Attached(resumed, True, stale, self.lease if attachment.leased else 0.0))

@@ -39,6 +39,7 @@ def capture(engine: Engine) -> bytes:
             ],
             list(session.objects),
             list(session.owned),
+            session.away,
         ]
         for _, session in sorted(engine.sessions.items())
     ]
@@ -78,8 +79,9 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
     _, begun, counters, sessions, objects, waits, vacant = tree
     engine = Engine(declarations)
     engine.index, engine.now, engine.epoch, engine.seed = begun
-    for number, key, caller, domain, mark, above, replies, used, owned in sessions:
+    for number, key, caller, domain, mark, above, replies, used, owned, away in sessions:
         session = Session(number, key, caller, domain)
+        session.away = away
         session.mark, session.above = mark, Ranges(above)
         session.replies = {row[0]: Reply(*row[1:]) for row in replies}
         session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
@@ -138,6 +140,7 @@ def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter]) 
         if waiter.target == number:
             hosted.waits[waiter.number] = waiter
             engine._waits.add(waiter)
+            waiter.away = hosted.passes_over and engine.sessions[waiter.owner.session].away
             engine._watch(waiter)
     engine._instances[id(hosted.instance)] = hosted
     engine.objects[typeid, name] = hosted

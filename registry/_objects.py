@@ -27,6 +27,7 @@ class Hosted:
         changed: The index of the last event that may have changed it.
         session: The session it ends with, or 0.
         sessions: The sessions to tell it about when they end.
+        passes_over: Whether those who wait in it are passed over while their session has no connection.
         stopped: Why it refuses further calls, or empty.
     """
 
@@ -42,6 +43,7 @@ class Hosted:
         "methods",
         "name",
         "number",
+        "passes_over",
         "session",
         "sessions",
         "stopped",
@@ -86,6 +88,7 @@ class Hosted:
         self.tells_owner = hasattr(instance, "owner_ended")
         self.tells_vacant = hasattr(instance, "vacant")
         self.tells_giving_up = hasattr(instance, "gave_up")
+        self.passes_over = hasattr(instance, "came_back")
 
     def check(self, arguments: bytes) -> None:
         """Compare the arguments of a later use with those that the object was made with.

@@ -93,6 +93,7 @@ class Session:
 
     __slots__ = (
         "above",
+        "away",
         "caller",
         "domain",
         "key",
@@ -109,6 +110,7 @@ class Session:
         self.key = key
         self.caller = caller
         self.domain = domain
+        self.away = False  # it waited for something when it lost its connection
         self.mark = 0
         self.above = Ranges()
         self.replies: dict[int, Reply] = {}

@@ -64,7 +64,9 @@ RESERVED: Final = frozenset(
 )
 
 # Called by the engine, hence not by clients unless `exposed` names them.
-_ENGINE_METHODS = frozenset("blocked_by due gave_up holds load owner_ended state statistics take_back vacant".split())
+_ENGINE_METHODS = frozenset(
+    "blocked_by came_back due gave_up holds load owner_ended state statistics take_back vacant went_away".split()
+)
 
 # Containers whose whole state is their content.
 _CONTAINERS: tuple[type, ...] = (dict, list, set, deque, OrderedDict)

@@ -32,6 +32,14 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
 
     A class says ``any_thread_releases = True`` if what a thread has of it is its whole process's, so that any of its
     threads may give it back. A circle through such an object is no `Deadlock`, but is logged as suspected.
+``came_back(waiter)``
+    A waiter is in reach again, after its process had lost its connection. A class that has this method has such
+    waiters *passed over*: they keep their place in line, but `Waiters.first` and `Waiters.wake` know only those who
+    are in reach, so that nobody waits for something that is free behind a process that cannot use it. Let the
+    waiter in if there is room. Without this method a waiter out of reach is like any other: what it is given waits
+    for it until it is back, or its lease has ended.
+``went_away(waiter)``
+    The process of a waiter has lost its connection. Let those in who waited behind it for no other reason.
 ``due(now)``
     The time asked for with `at` has come.
 ``vacant()``
@@ -168,9 +176,10 @@ class Waiter:
         since: When it began, in the engine's time.
         deadline: When it ends by itself, in the engine's time; None waits.
         late: The reply at the deadline, as `encode_reply` makes it.
+        away: Whether it is passed over, since its process has no connection; see ``came_back``.
     """
 
-    __slots__ = ("caller", "deadline", "home", "late", "number", "owner", "seq", "since", "target")
+    __slots__ = ("away", "caller", "deadline", "home", "late", "number", "owner", "seq", "since", "target")
 
     def __init__(
         self,
@@ -191,6 +200,7 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.late = late
+        self.away = False
         self.home: Waiters | None = None
 
     @property
@@ -246,14 +256,14 @@ class Waiters:
         return waiter
 
     def wake(self, value: object = None) -> Waiter | None:
-        """End the longest wait with `value` as its reply. Return the waiter, or None where nobody waited."""
-        for waiter in self._queue.values():
+        """End the longest wait with `value` as its reply. Return the waiter, or None where nobody in reach waited."""
+        waiter = self.first
+        if waiter is not None:
             call()._steps.resolve(waiter, value)
-            return waiter
-        return None
+        return waiter
 
     def wake_all(self, value: object = None) -> int:
-        """End every wait with `value`. Return how many there were."""
+        """End every wait with `value`, also of those out of reach. Return how many there were."""
         steps = call()._steps
         waiting = list(self._queue.values())
         for waiter in waiting:
@@ -269,8 +279,11 @@ class Waiters:
 
     @property
     def first(self) -> Waiter | None:
-        """Who has waited longest, without waking it."""
-        return next(iter(self._queue.values()), None)
+        """Who has waited longest of those who are in reach, without waking it."""
+        for waiter in self._queue.values():
+            if not waiter.away:
+                return waiter
+        return None
 
     def __iter__(self) -> Iterator[Waiter]:
         return iter(list(self._queue.values()))

@@ -23,7 +23,9 @@ from registry._events import (
     Open,
     Output,
     OwnerEnded,
+    Resumed,
     SessionEnded,
+    Suspended,
 )
 from registry._leaves import Caller, Carried
 from registry._wire import Kind
@@ -112,6 +114,7 @@ class Client:
     Attributes:
         number: the session's number, 0 until it is open.
         deaf: whether replies get lost on their way; they are then not acknowledged.
+        away: whether it has no connection; it is then to make no calls.
     """
 
     def __init__(self, driver: Driver, key: bytes, label: str, domain: str) -> None:
@@ -121,6 +124,7 @@ class Client:
         self.domain = domain
         self.number = 0
         self.deaf = False
+        self.away = False
         self._seq = 0
         self._received: set[int] = set()
         self._mark = 0
@@ -210,6 +214,18 @@ class Client:
             now = self.driver.now
             self.driver.feed(SessionEnded(now=now, session=self.number, received=self.mark, above=self.above))
             self.number = 0
+
+    def suspend(self) -> None:
+        """Lose the connection."""
+        self.away = True
+        if self.number:
+            self.driver.feed(Suspended(now=self.driver.now, session=self.number))
+
+    def resume(self) -> None:
+        """Have a connection again."""
+        self.away = False
+        if self.number:
+            self.driver.feed(Resumed(now=self.driver.now, session=self.number))
 
     @property
     def mark(self) -> int:

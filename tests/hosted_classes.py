@@ -26,7 +26,9 @@ from registry._events import (
     Open,
     Output,
     OwnerEnded,
+    Resumed,
     SessionEnded,
+    Suspended,
 )
 from registry._wire import DELETE
 from registry.hosting import Owner, Waiters, at, call
@@ -459,6 +461,8 @@ def story(steps: Iterable[Step]) -> list[Event]:
         elif kind == 12:
             events.append(SessionEnded(now=now, session=number, received=a % 4))
             del sessions[b % 3]
+        elif kind == 13 and a % 3:
+            events.append((Suspended if a % 3 == 1 else Resumed)(now=now, session=number))
         else:
             now += (0.0, 0.25, 1.0, 3.0, -1.0)[a % 5]
             events.append(Advance(now=now))

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -331,13 +332,10 @@ def test_the_order_of_changes_is_mended() -> None:
     """The end of a connection may be told after the next one has begun, and by two threads."""
     told: list[str] = []
 
-    class Link:
-        closed, lease, heard, label = False, 0.0, 0.0, "x"
-        listeners = {1: told.append}
-        _transport = None
-
+    link = types.SimpleNamespace(closed=False, lease=0.0, heard=0.0, label="x", _transport=None)
+    link.listeners = {1: told.append}
     one, two = object(), object()
-    kept = _keeper.Kept(Link())  # type: ignore[arg-type]
+    kept = _keeper.Kept(link)  # type: ignore[arg-type]
     for change, connection in [
         ("connected", one),
         ("connected", two),

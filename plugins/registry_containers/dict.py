@@ -249,6 +249,13 @@ class Dict:
                     return True
         return False
 
+    def came_back(self, waiter: Waiter) -> None:
+        """Give the turn to somebody who could not be reached when it was free."""
+        for key, line in self._lines.items():
+            if key not in self._turns and waiter in line:
+                self._hand_on(key)
+                break
+
     def statistics(self) -> dict[str, object]:
         """Return the number of entries, and of keys that are being edited."""
         return {"entries": len(self._entries), "editing": len(self._turns)}
@@ -282,13 +289,19 @@ class Dict:
     def _pass_on(self, key: Hashable) -> None:
         """End the turn of `key`; the next in line has it, or learns that the key is gone."""
         del self._turns[key]
+        self._hand_on(key)
+
+    def _hand_on(self, key: Hashable) -> None:
+        """Give the turn of `key`, which nobody has, to the next in line."""
         line = self._lines.get(key)
-        while line is not None and line.first is not None:
-            if key in self._entries:
-                line.wake(self._give_turn(key, line.first.owner))
-                return
-            line.wake(KeyError(key))
-        self._lines.pop(key, None)
+        if line is None:
+            return
+        if key not in self._entries:
+            line.wake_all(KeyError(key))
+        elif line.first is not None:
+            line.wake(self._give_turn(key, line.first.owner))
+        if not line:
+            del self._lines[key]
 
 
 def _number(value: Carried) -> int | float | None:

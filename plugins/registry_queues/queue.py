@@ -72,8 +72,8 @@ class Queue:
         maxsize: How many items it holds before ``put`` waits; zero or less for any number.
     """
 
-    # Two rules hold between any two steps: where somebody waits to get there is no item, and where somebody
-    # waits to put there is no room. Hence whoever comes later can never overtake.
+    # Two rules hold between any two steps, of those who can be reached: where somebody waits to get there is no
+    # item, and where somebody waits to put there is no room. Hence whoever comes later can never overtake.
 
     def __init__(self, maxsize: int = 0) -> None:
         if type(maxsize) is not int:
@@ -212,6 +212,12 @@ class Queue:
         self._offers.pop(waiter.number, None)
         self._claimers.pop(waiter.number, None)
 
+    def came_back(self, waiter: Waiter) -> None:
+        """Serve somebody who could not be reached when there was an item, or room."""
+        while self._items and self._getters.first is not None:
+            self._hand_out(self._items.popleft())
+        self._let_put()
+
     def holds(self, number: int) -> bool:
         """Tell whether the claim of this number is valid."""
         return number in self._claims
@@ -236,11 +242,16 @@ class Queue:
 
     def _take(self) -> Carried:
         item = self._items.popleft()
-        if not self.full():
-            waiter = self._putters.wake()
-            if waiter is not None:
-                self._add(self._offers.pop(waiter.number))
+        self._let_put()
         return item
+
+    def _let_put(self) -> None:
+        """Take the items of those who wait to put, as many as there is room for."""
+        while not self.full():
+            waiter = self._putters.wake()
+            if waiter is None:
+                break
+            self._add(self._offers.pop(waiter.number))
 
     def _wait(self, seconds: float | None) -> Waiter:
         if seconds == 0:

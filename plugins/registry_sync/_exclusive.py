@@ -95,6 +95,11 @@ class Exclusive:
             self._died = str(self._caller)
             self._pass_on()
 
+    def came_back(self, waiter: Waiter) -> None:
+        """Give the lock to somebody who could not be reached when it was free."""
+        if self._holder is None:
+            self._pass_on()
+
     def take_back(self, value: object) -> bool:
         """Undo a grant that its caller never heard of."""
         if not isinstance(value, Grant) or not value or value.number != self._number:
@@ -153,7 +158,7 @@ class Exclusive:
         return Grant(0, False, self._who(), self._since)
 
     def _pass_on(self) -> None:
-        """Give the lock to whoever has waited longest, or leave it to whoever comes."""
+        """Give the lock to whoever has waited longest and can be reached, or leave it to whoever comes."""
         self._levels = 0
         waiter = self._waiters.first
         if waiter is None:

@@ -25,7 +25,7 @@ class Permits:
         value: How many permits there are to begin with.
     """
 
-    # Between any two steps, where somebody waits there is no permit left.
+    # Between any two steps, where somebody waits who can be reached there is no permit left.
 
     def __init__(self, value: int = 1) -> None:
         if type(value) is not int or value < 0:
@@ -130,6 +130,12 @@ class Permits:
     def gave_up(self, waiter: Waiter) -> None:
         """Drop what was kept for a wait."""
         self._terms.pop(waiter.number, None)
+
+    def came_back(self, waiter: Waiter) -> None:
+        """Give a permit to somebody who could not be reached when it was free."""
+        if self._value:
+            self._value -= 1
+            self._return([], 1)
 
     def due(self, now: float) -> None:
         """Return the permits that have expired."""

@@ -122,10 +122,9 @@ class Condition(RLock):
             NotOwner: The caller does not hold the lock.
         """
         self._check_held()
-        for _ in range(n):
-            waiter = self._waiting.first
-            if waiter is None:
-                break
+        # Those who can be reached first; in the line for the lock all stand as they came.
+        chosen = sorted(self._waiting, key=_reach)[: max(0, n)]
+        for waiter in sorted(chosen, key=lambda waiter: waiter.number):
             self._notified += 1
             self._notify(waiter, self._notified)
 
@@ -238,7 +237,7 @@ class Condition(RLock):
     def _pass_notification(self, notification: int) -> None:
         """Give a notification that was of no use to the next one whom it may help."""
         if notification:
-            for waiter in self._waiting:
+            for waiter in sorted(self._waiting, key=_reach):
                 if self._waits[waiter.number][0] < notification:
                     self._notify(waiter, notification)
                     break
@@ -268,6 +267,11 @@ class Condition(RLock):
     def _set_alarm(self) -> None:
         deadlines = [wait[4] for wait in self._waits.values() if wait[4] is not None]
         at(min(deadlines, default=None))
+
+
+def _reach(waiter: Waiter) -> bool:
+    """Sort those who cannot be reached behind the others."""
+    return waiter.away
 
 
 # A call that waits: how many notifications there had been when it came, how many levels it had of the lock and by

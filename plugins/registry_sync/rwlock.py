@@ -56,7 +56,7 @@ _Held = tuple[Caller, float, "list[tuple[str, int]]"]
 class RWLock:
     """Let many in to read, or one to write."""
 
-    # Between any two steps, where somebody waits the first in line cannot be let in.
+    # Between any two steps, the first in line of those who can be reached cannot be let in.
 
     def __init__(self) -> None:
         self._holders: dict[Owner, _Held] = {}
@@ -84,7 +84,7 @@ class RWLock:
         """
         seconds = patience(blocking, timeout)
         step = call()
-        free = self._writer is None and not self._line and not self._upgrade
+        free = self._writer is None and self._line.first is None and self._upgrade.first is None
         if free or step.owner in self._holders:
             return self._give(step.owner, step.caller, READ)
         return self._wait(READ, seconds)
@@ -109,8 +109,7 @@ class RWLock:
             return self._give(step.owner, step.caller, WRITE)
         if seconds == 0 or step.owner not in self._holders:
             return self._wait(WRITE, seconds)
-        other = self._upgrade.first
-        if other is not None:
+        for other in self._upgrade:  # whether it can be reached or not: it reads
             raise Deadlock(
                 f"{other.caller} reads {step.title} too and waits to write, so that each would wait for the other "
                 f"to stop reading; release what you read, and take write() from the start"
@@ -179,9 +178,21 @@ class RWLock:
         for ahead in (*self._upgrade, *self._line):
             if ahead is waiter:
                 break
-            if ahead.deadline is None and (ahead.home is self._upgrade or self._wants[ahead.number] == WRITE):
+            if (
+                ahead.deadline is None
+                and not ahead.away
+                and (ahead.home is self._upgrade or self._wants[ahead.number] == WRITE)
+            ):
                 return [[ahead.owner]]
         return None
+
+    def went_away(self, waiter: Waiter) -> None:
+        """Let in who waited behind somebody that cannot be reached."""
+        self._let_in()
+
+    def came_back(self, waiter: Waiter) -> None:
+        """Let in somebody who could not be reached when there was room."""
+        self._let_in()
 
     def vacant(self) -> bool:
         """Tell whether the lock is as good as new."""
@@ -263,7 +274,7 @@ class RWLock:
         first = self._upgrade.first
         if first is not None and not self._others(first.owner):
             self._upgrade.wake(self._give(first.owner, first.caller, WRITE))
-        while self._writer is None and not self._upgrade:
+        while self._writer is None and self._upgrade.first is None:
             first = self._line.first
             # Its thread may have come to read meanwhile, where a signal handler asked while it waited for that.
             if first is None or (self._wants[first.number] == WRITE and self._others(first.owner)):

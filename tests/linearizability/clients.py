@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 
-from linearizability.attempts import CALLS, GUARDED, KINDS, MODELS, PERMITS, ROOM, Attempt, Record
+from linearizability.attempts import CALLS, KINDS, PERMITS, ROOM, Attempt, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Killed, Member, Process, replaced
 from registry import SharedObject, _link, _wire
@@ -36,7 +36,6 @@ from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry._wire import Frame, Kind, ProtocolError
 from registry.client import ManagerClient
 from registry.errors import (
-    CallTimeout,
     Closed,
     LockLost,
     NotOwner,

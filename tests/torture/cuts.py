@@ -1,4 +1,4 @@
-"""Connections that are cut: at every byte of a request and of its reply, at every byte of a handshake, and at random."""
+"""Connections that are cut: at every byte of a request and its reply, at every byte of a handshake, and at random."""
 
 from __future__ import annotations
 
