@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from registry.errors import EditConflict, NotShareable
+from registry.errors import Deadlock, EditConflict, NotShareable
 from registry.hosting import Carried
 from registry_containers import COUNTER, DICT, registry_shared_objects
 
@@ -206,6 +206,20 @@ def test_edit() -> None:
     assert client.call(D, "edit", "k", turn, None) is None
     assert client.call(D, "__getitem__", "k") is None
     assert room.statistics(D)["editing"] == 0
+
+
+def test_edits_in_opposite_order_are_a_deadlock() -> None:
+    """Who would wait for a turn whose holder waits for its own is told so at once, and the other goes on."""
+    room = driver()
+    one, two = room.client("one"), room.client("two")
+    one.call(D, "update", {"a": 1, "b": 2})
+    turn, _ = one.call(D, "edit", "a")
+    two.call(D, "edit", "b")
+    waiting = two.send(D, "edit", "a")
+    with pytest.raises(Deadlock, match="thread 1 of one waits for dict:d until thread 1 of two can go on"):
+        one.call(D, "edit", "b")
+    one.call(D, "edit", "a", turn)
+    assert waiting.result()[1] == 1
 
 
 def test_edits_take_turns() -> None:

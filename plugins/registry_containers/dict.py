@@ -12,7 +12,8 @@ Cost
     ``d[k]``, ``d[k] = v``, ``del``, ``in``, ``len``, ``get``,
     ``pop``, ``popitem``, ``setdefault``, ``incr``,
     ``compare_and_set``                                         O(1)
-    ``edit``                                                    O(1) to take a turn, and to end one
+    ``edit``                                                    O(1) to take a turn, and to end one;
+                                                                O(keys waited for) to wait for one
     ``update``                                                  O(entries given)
     iteration, ``keys``, ``values``, ``items``, ``copy``        O(entries), in one step
     ``clear``                                                   O(entries)
@@ -21,8 +22,9 @@ Cost
 Failure
     *An editor dies*, or its thread ends: its turn goes to the next in line, and it has written nothing.
     *An editor lives but never ends*: all who edit that key wait, plain writes go on, and the editor's own
-    write is then refused with `EditConflict`. Two who each hold a turn the other wants wait for ever: take
-    the turns of several keys in one order everywhere, or keep what changes together under one key.
+    write is then refused with `EditConflict`. Of two who each hold a turn the other wants the second is told
+    that it is a `Deadlock`: take the turns of several keys in one order everywhere, or keep what changes
+    together under one key.
     *A waiter dies*: its place in line goes, nobody else notices.
     *The server dies*: turns and line are state like the entries, and come back with them from the log.
     Without a log all is gone, and every client is told so once.
@@ -212,6 +214,7 @@ class Dict:
             RuntimeError: The caller has the turn already.
             EditConflict: The key was written or deleted since the turn began, and nothing was stored; or the
                 turn is no longer the caller's.
+            Deadlock: Whoever has the turn waits for something that the caller has.
         """
         if turn is None:
             return self._take_turn(key)
@@ -255,6 +258,13 @@ class Dict:
             if key not in self._turns and waiter in line:
                 self._hand_on(key)
                 break
+
+    def blocked_by(self, waiter: Waiter) -> list[list[Owner]] | None:
+        """Return who has the turn that somebody waits for."""
+        for key, line in self._lines.items():
+            if line is waiter.home and key in self._turns:
+                return [[self._turns[key][1]]]
+        return None
 
     def statistics(self) -> dict[str, object]:
         """Return the number of entries, and of keys that are being edited."""
