@@ -53,6 +53,7 @@ CASES: list[tuple[errors.RegistryError, str]] = [
         "longer timeout",
     ),
     (errors.Deadlock("a waits for b"), "deadlock{on}: a waits for b"),
+    (errors.Deadlock("a waits for b", (("a", "rlock:x", ("b", "c")),)), "deadlock{on}: a waits for b"),
     (
         errors.BlockingInLoop("lock:login.acquire"),
         "lock:login.acquire would stop the event loop that runs in this thread: await it with "

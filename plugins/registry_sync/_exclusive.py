@@ -56,6 +56,8 @@ class Exclusive:
 
         Raises:
             ValueError: The timeout is negative, or given for a call that does not block.
+            Deadlock: It would wait for ever, since whoever has the lock waits for something that the caller has.
+                Never for a `lock`, which other threads of a process may release.
         """
         seconds = patience(blocking, timeout)
         if self._holder is None:

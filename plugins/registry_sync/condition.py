@@ -20,6 +20,8 @@ Failure
     after it had returned may thus reach another one too.
     *The time is up*: ``wait`` returns False, with the lock: the timeout is for the notification, not for the
     lock, for which it waits as long as it takes.
+    *Whoever has the lock waits for something that the waiter has*, when it is notified or its time is up: ``wait``
+    raises `Deadlock`, without the lock, and the notification passes on.
     *The server dies*: holder and lines are state and come back from the log. Without a log the lock is free
     afterwards, and whoever waits is told.
 
@@ -94,6 +96,7 @@ class Condition(RLock):
 
         Raises:
             NotOwner: The caller does not hold the lock.
+            Deadlock: It could never have the lock again, and has it no longer.
         """
         return self._wait(timeout, False, True)
 

@@ -20,6 +20,8 @@ Failure
         A:                                                                     writes with 7: refuse it
 
     *The holder's thread ends*, but not its process: the lock stays held; any other thread may release it.
+    *Two take two locks in opposite order*: both wait, since another thread of their processes may release; the
+    server's log says that it may be a deadlock. Of `rlock`, which a thread holds, the second is refused.
     *A waiter dies*, or gives up: its place in line goes. If it had been granted the lock and could not be
     told, the next has it.
     *The server dies*: holder and line are state and come back from the log. Without a log the lock is free

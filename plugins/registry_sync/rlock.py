@@ -18,6 +18,8 @@ Failure
     *The server dies*: holder, levels and line are state and come back from the log. Without a log the lock is
     free afterwards; until a holder from before makes its next call, and hears `LockLost`, there may be two.
 
+    *Two take two locks in opposite order*: the second of them, whose wait would never end, gets `Deadlock`.
+
     A thread that never releases is not a death: all others wait. `ManagerClient.statistics` names it.
 
 Example::

@@ -81,6 +81,7 @@ class RWLock:
 
         Raises:
             ValueError: The timeout is negative, or given for a call that does not block.
+            Deadlock: It would wait for ever, as those before it wait for something that the caller has.
         """
         seconds = patience(blocking, timeout)
         step = call()
@@ -101,7 +102,8 @@ class RWLock:
 
         Raises:
             ValueError: The timeout is negative, or given for a call that does not block.
-            Deadlock: The caller reads, and so does another one that waits to write.
+            Deadlock: The caller reads, and so does another one that waits to write; or it would wait for ever, as
+                one who has the lock waits for something that the caller has.
         """
         seconds = patience(blocking, timeout)
         step = call()
