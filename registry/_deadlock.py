@@ -227,7 +227,9 @@ class Waits:
 
     def _name(self, owner: Owner) -> str:
         """Return how people know an owner that waits."""
-        return str(self._of(owner)[0].caller)
+        caller = self._of(owner)[0].caller
+        # The main thread has no name, nor has one that is not known: then its number tells it from others.
+        return f"thread {caller.thread or owner.number} of {caller.process()}"
 
 
 def _until(groups: list[list[str]]) -> str:

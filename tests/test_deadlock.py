@@ -55,7 +55,7 @@ class Odd:
         return self.said and [[Owner(*owner)] if owner else [] for owner in self.said]
 
     def gave_up(self, waiter: Waiter) -> None:
-        self.gone.append(waiter.label)
+        self.gone.append(str(waiter.caller))
 
 
 ODD = SharedObject("odd", Odd, waiting=("pass_through",))
@@ -771,7 +771,7 @@ def work():
             print("refused:", error, flush=True)
             print(len(error.participants), flush=True)
 
-thread = threading.Thread(target=work)
+thread = threading.Thread(target=work, name="the worker")
 thread.start()
 thread.join()
 """
@@ -789,7 +789,8 @@ def test_two_processes_with_two_locks() -> None:
             lines = [script.line() for script in scripts]
             assert sorted(line.split()[0] for line in lines) == ["has", "refused:"]
             refused = lines.index(max(lines))
-            assert all(f"pid {script.pid} " in lines[refused] for script in scripts)
+            for script in scripts:
+                assert f"thread the worker of python (pid {script.pid} on " in lines[refused]
             assert "rlock:x" in lines[refused] and "rlock:y" in lines[refused]
             assert scripts[refused].line() == "2"
             assert all(script.wait() == 0 for script in scripts)
