@@ -47,9 +47,10 @@ from registry._events import (
     Suspended,
 )
 from registry._leaves import Caller, Carried, Owner
+from registry._losses import Losses
 from registry._objects import Hosted, bind, state_leaf
 from registry._sessions import Reply, Session
-from registry._wire import DELETE, Kind
+from registry._wire import DELETE, RELEASE, Kind
 from registry.declarations import ITERATING, SharedObject
 from registry.errors import (
     DeclarationError,
@@ -61,7 +62,7 @@ from registry.errors import (
     RemoteError,
     UnknownType,
 )
-from registry.hosting import Waiter
+from registry.hosting import Holder, Waiter
 
 EPOCH_SHIFT = 40
 KEPT_VACANT = 1024
@@ -89,10 +90,10 @@ class _Reading:
         return self._engine.title(target)
 
     def _refuse(self, *args: object) -> NoReturn:
-        rule = "must not name a method that waits, ends a wait, sets an alarm or takes a token"
+        rule = "must not name a method that waits, ends a wait, sets an alarm, takes a token or asks what was taken"
         raise DeclarationError("readonly", rule, hosting.call().title)
 
-    next_token = next_order = resolve = moved = set_alarm = _refuse
+    next_token = next_order = resolve = moved = set_alarm = taken = _refuse
 
 
 class Engine:
@@ -117,6 +118,7 @@ class Engine:
         self._last_token = 0
         self._last_order = 0
         self._draws = 0
+        self.losses = Losses(self)
         self._instances: dict[int, Hosted] = {}  # by id(), while they live; not part of the state
         self._vacant: dict[int, None] = {}
         self._heap: list[_Due] = []
@@ -167,7 +169,9 @@ class Engine:
         """
         hosted: Hosted | None = None
         try:
-            hosted = self._target(call)
+            hosted, lost = self._target(call)
+            if lost is not None:
+                raise lost
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
             method = self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
@@ -202,10 +206,15 @@ class Engine:
 
     def statistics(self, hosted: Hosted) -> dict[str, object]:
         """Return what the object tells of itself, with what the engine knows."""
-        told: dict[str, object] = {}
+        holders = [holder.row() for holder in self.holders(hosted)]
+        told: dict[str, object] = {
+            "holder": holders[0] if holders else None,
+            "holders": holders,
+            "waiters": [waiter.row() for waiter in hosted.waits.values()],
+        }
         if hasattr(hosted.instance, "statistics"):
             step = hosting.Call(self._reading, self.now, 0, 0, NOBODY, hosted.number, 0)
-            told = dict(self._within(step, hosted.instance.statistics))
+            told.update(self._within(step, hosted.instance.statistics))
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
 
     @property
@@ -219,6 +228,23 @@ class Engine:
         Each is a row of (who waits, for which object, for whom), whoever is in it once.
         """
         return self._waits.suspected()
+
+    def holders(self, hosted: Hosted) -> list[Holder]:
+        """Return who holds an object by which grants, the oldest first."""
+        if hosted.stopped or not hasattr(hosted.instance, "holders"):
+            return []
+        step = hosting.Call(self._reading, self.now, 0, 0, NOBODY, hosted.number, 0)
+        try:
+            return [each for each in self._within(step, hosted.instance.holders) if type(each) is Holder]
+        except Exception:  # noqa: BLE001 - a hook of a user's class may raise anything, and then tells of nobody
+            return []
+
+    def is_abandoned(self, hosted: Hosted) -> bool:
+        """Tell whether an object that is held by grants says that a holder died, and nobody has put it in order."""
+        try:
+            return hasattr(hosted.instance, "holders") and self.statistics(hosted).get("abandoned") is True
+        except Exception:  # noqa: BLE001 - a hook of a user's class may raise anything, and then tells nothing
+            return False
 
     # -- events
 
@@ -264,10 +290,12 @@ class Engine:
                 self._watch(waiter)
             return
         try:
-            hosted = self._target(event)
-            if event.method == DELETE:
-                self._delete(hosted, "it was deleted")
-                self._reply(session, seq, Kind.REPLY, _codec.encode(None))
+            self.losses.tell(event)
+            hosted, lost = self._target(event)
+            if lost is not None and event.method not in hosted.gives_back:
+                raise lost
+            if event.method in (DELETE, RELEASE):
+                self._reply(session, seq, Kind.REPLY, _codec.encode(self._administer(hosted, session, event)))
                 return
             args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain))
             method = self._method(hosted, event.method)
@@ -277,7 +305,7 @@ class Engine:
         if hosted.tells_owner and session.number not in hosted.sessions:
             hosted.sessions[session.number] = None
             session.objects[hosted.number] = None
-        self._run(hosted, session, event, method, args, kwargs)
+        self._run(hosted, session, event, method, args, kwargs, lost)
         if hosted.tells_vacant:
             self._note_vacancy(hosted)
 
@@ -289,13 +317,14 @@ class Engine:
         method: Callable[..., Any],
         args: list[Any],
         kwargs: dict[str, Any],
+        lost: LockLost | None,
     ) -> None:
         """Run a method of a call that is not a read, and reply or park."""
         seq = event.seq
         kind: int
         hosted.changed = self.index
         caller = session.caller._replace(thread=event.thread) if event.thread else session.caller
-        step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq)
+        step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq, lost=lost)
         try:
             value = self._within(step, _drained(method) if event.method in ITERATING else method, *args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
@@ -402,6 +431,7 @@ class Engine:
                 self._take_back(reply)
         for number in list(session.owned):
             self._delete(self._numbered[number], "its session has ended")
+        self.losses.forget(session.number)
         del self.sessions[session.number]
         del self._keys[session.key]
 
@@ -466,24 +496,17 @@ class Engine:
         if hosted.session:
             session.owned[hosted.number] = None
 
-    def _target(self, call: Call) -> Hosted:
-        """Return the object that a call is for, once everything that could refuse it has been looked at."""
-        for typeid, name, number in call.grants:
-            lock = self.objects.get((typeid, name))
-            if lock is None or not self._holds(lock, number):
-                raise LockLost(f"{typeid}:{name}", "the grant that this call relies on is no longer valid")
+    def _target(self, call: Call) -> tuple[Hosted, LockLost | None]:
+        """Return the object that a call is for, and the loss of a grant that the call relies on, if one is lost."""
+        lost = self.losses.relied_on(call) if call.grants else None
         hosted = self.objects.get((call.typeid, call.name))
         if hosted is None:
             if call.typeid not in self.declarations:
                 raise UnknownType(call.typeid)
-            raise NoSuchObject(f"{call.typeid}:{call.name}", "nothing has that name")
+            raise lost or NoSuchObject(f"{call.typeid}:{call.name}", "nothing has that name")
         if hosted.stopped and call.method != DELETE:
-            raise _is_stopped(hosted)
-        return hosted
-
-    def _holds(self, lock: Hosted, number: int) -> bool:
-        holds = getattr(lock.instance, "holds", None)
-        return holds is not None and bool(holds(number))
+            raise lost or _is_stopped(hosted)
+        return hosted, lost
 
     def _method(self, hosted: Hosted, name: str) -> Callable[..., Any]:
         """Look a method up in what the class exposes; a peer's name is never an attribute's by itself."""
@@ -495,8 +518,28 @@ class Engine:
             method = hosted.methods[name] = getattr(hosted.instance, name)
         return method
 
+    # -- what operators do
+
+    def _administer(self, hosted: Hosted, session: Session, event: Call) -> bool | None:
+        """Delete an object, or take a grant of it away: then tell whether it was out."""
+        if event.method == DELETE:
+            self._delete(hosted, "it was deleted")
+            return None
+        (number,), _ = _codec.decode_arguments(event.arguments)
+        found = [holder for holder in self.holders(hosted) if holder.number == number]
+        if not found or not number or not hasattr(hosted.instance, "take_away"):
+            return False
+        self.losses.note(hosted, found[0], f"it was released by force, by {session.caller}")
+        self._enter(hosted, "take_away", number)
+        self._note_vacancy(hosted)
+        return True
+
+    # -- objects that go
+
     def _delete(self, hosted: Hosted, reason: str) -> None:
-        """Retire an object: end the waits in it, forget it."""
+        """Retire an object: take back what is held of it, end the waits in it, forget it."""
+        for holder in self.holders(hosted):
+            self.losses.note(hosted, holder, reason)
         for waiter in list(hosted.waits.values()):
             self.resolve(waiter, NoSuchObject(hosted.title, reason))
         self._forget(hosted)
@@ -698,6 +741,10 @@ class Engine:
     def moved(self, waiter: Waiter) -> None:
         """Take note that a wait stands in another line."""
         self._waits.changed.append(waiter)
+
+    def taken(self, step: hosting.Call, number: int | None) -> str:
+        """Return why a grant was taken from the caller, which counts as told; empty if none was."""
+        return self.losses.taken(step, number)
 
     def set_alarm(self, target: int, time: float | None) -> None:
         """Set, replace or take back the alarm of an object."""

@@ -18,13 +18,14 @@ all that had come, and credits them (`Host.credit`) with the time for which it s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
 import attrs
 import msgspec
 
-from registry import _codec, _wire
+from registry import _codec, _questions, _wire
 from registry._engine import Engine
 from registry._events import (
     Advance,
@@ -43,7 +44,7 @@ from registry._events import (
 from registry._leaves import Caller, Carried, OpaqueValue
 from registry._objects import Hosted
 from registry._sessions import Ranges
-from registry._wire import DELETE, Frame, Kind, ProtocolError
+from registry._wire import DELETE, RELEASE, Frame, Kind, ProtocolError
 from registry.declarations import SharedObject
 from registry.errors import NoSuchObject, RegistryError, StateLost, UnknownType
 
@@ -272,7 +273,7 @@ class Host:
             elif frame.kind == Kind.CANCEL:
                 self._cancel(client, frame, now)
             elif frame.kind == Kind.CONTROL:
-                self._answer(client, frame)
+                self._answer(client, frame, now)
             elif frame.kind == Kind.OWNER_ENDED:
                 self._owner_ended(client, _wire.decode_int(frame.body), now)
             elif frame.kind == Kind.HEARTBEAT:
@@ -579,6 +580,14 @@ class Host:
         self.calls += 1
         if client.slow and self._is_slow(client, call):
             return
+        if client.number in self.engine.losses.untold:
+            call = msgspec.structs.replace(call, session=client.number)
+            lost = self.engine.losses.owed(call)
+            if lost is not None:
+                if target.number == lost.target:
+                    target.number = 0  # if its object is deleted, this says that, too
+                self._feed(call)  # a read as well: that it has been told is to be remembered
+                return
         if call.method in target.readonly and target.compared:
             # What most calls are. A read may run again, so that nobody asks whether it has been seen.
             known = self.engine.find(target.typeid, target.name)
@@ -664,7 +673,7 @@ class Host:
             self._refuse(client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one"))
             return None
         if hosted is None:
-            if call.method == DELETE:
+            if call.method in (DELETE, RELEASE):
                 self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
                 return None
             if not client.number:
@@ -752,14 +761,15 @@ class Host:
 
     # -- questions to the server itself
 
-    def _answer(self, client: Client, frame: Frame) -> None:
+    def _answer(self, client: Client, frame: Frame, now: float) -> None:
         body = _wire.decode_control(frame.body)
         try:
             args, kwargs = _codec.decode_arguments(bytes(body.arguments))
             questions: dict[str, Callable[..., object]] = {
-                "status": self.status,
+                "status": partial(_questions.status, self),
                 "objects": self.objects,
                 "statistics": self.statistics,
+                "locks": partial(_questions.locks, self, now),
                 **self._control,
             }
             question = questions.get(body.verb)
@@ -769,19 +779,6 @@ class Host:
         except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
             kind, answer = Kind.ERROR, _codec.encode_exception(error)
         self._deliver(client, Output(client.number, frame.sequence, kind, answer, self.engine.index))
-
-    def status(self) -> dict[str, object]:
-        """Return who the server is and how much it holds."""
-        return {
-            **attrs.asdict(self.identity),
-            "life": self.identity.life.hex(),
-            "sessions": len(self.clients),
-            "objects": len(self.objects()),
-            "waiting": sum(len(session.waits) for session in self.engine.sessions.values()),
-            "calls": self.calls,
-            "events": self.engine.index,
-            "types": sorted(self.declarations),
-        }
 
     def objects(self) -> list[list[object]]:
         """Return a row for each object: typeid, name, maker, when it was made, if it is ephemeral, waits."""
@@ -806,6 +803,10 @@ class Host:
                 return threaded
             raise NoSuchObject(f"{typeid}:{name}", "nothing has that name")
         return self.engine.statistics(hosted)
+
+    def client(self, session: int) -> Client | None:
+        """Return the session that the engine knows by a number."""
+        return self._numbered.get(session)
 
     # -- outputs
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from registry import _codec, _state, hosting
 from registry._engine import NOBODY, Engine
 from registry._leaves import Owner
 from registry._objects import Hosted, bind, state_leaf
-from registry._sessions import Ranges, Reply, Session
+from registry._sessions import Lost, Ranges, Reply, Session
 from registry.declarations import SharedObject
 from registry.errors import UnknownType
 from registry.hosting import Waiter, Waiters
@@ -40,6 +42,7 @@ def capture(engine: Engine) -> bytes:
             list(session.objects),
             list(session.owned),
             session.away,
+            [[number, *msgspec.structs.astuple(lost)] for number, lost in session.lost.items()],
         ]
         for _, session in sorted(engine.sessions.items())
     ]
@@ -79,12 +82,15 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
     _, begun, counters, sessions, objects, waits, vacant = tree
     engine = Engine(declarations)
     engine.index, engine.now, engine.epoch, engine.seed = begun
-    for number, key, caller, domain, mark, above, replies, used, owned, away in sessions:
+    for number, key, caller, domain, mark, above, replies, used, owned, away, lost in sessions:
         session = Session(number, key, caller, domain)
         session.away = away
         session.mark, session.above = mark, Ranges(above)
         session.replies = {row[0]: Reply(*row[1:]) for row in replies}
         session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
+        session.lost = {row[0]: Lost(*row[1:]) for row in lost}
+        if not all(each.told for each in session.lost.values()):
+            engine.losses.untold[number] = None
         engine.sessions[number] = session
         engine._keys[key] = number
     waiters: dict[int, Waiter] = {}

@@ -461,7 +461,7 @@ class Link:
             fields[_wire.THREAD] = msgspec.Raw(_wire.encode(thread))
         if local.owner != _wire.DEFAULT_OWNER:
             fields[_wire.OWNER] = msgspec.Raw(_wire.encode(local.owner))
-        if local.guards and not slot.insisting:  # what is given back relies on nothing
+        if local.guards and (slot.relying or not slot.insisting):  # what is given back relies on nothing
             fields[_wire.GRANTS] = msgspec.Raw(_wire.encode(local.guards))
         if self._above:
             above, self._above = self._above, []

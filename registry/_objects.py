@@ -29,6 +29,7 @@ class Hosted:
         sessions: The sessions to tell it about when they end.
         passes_over: Whether those who wait in it are passed over while their session has no connection.
         stopped: Why it refuses further calls, or empty.
+        gives_back: Its methods that only give back what a grant gave.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Hosted:
         "changed",
         "declaration",
         "definition",
+        "gives_back",
         "instance",
         "made",
         "maker",
@@ -89,6 +91,7 @@ class Hosted:
         self.tells_vacant = hasattr(instance, "vacant")
         self.tells_giving_up = hasattr(instance, "gave_up")
         self.passes_over = hasattr(instance, "came_back")
+        self.gives_back = frozenset(getattr(instance, "gives_back", ()))
 
     def check(self, arguments: bytes) -> None:
         """Compare the arguments of a later use with those that the object was made with.

@@ -34,6 +34,7 @@ class Pending(msgspec.Struct, eq=False):
         abandoned: Nobody waits for it any more; it stays until the server has settled it.
         waiting: Its method may wait, and what it gives can be taken back until it is `delivered`.
         insisting: It gives something back: it is made, exactly once, whatever becomes of its caller.
+        relying: Although it gives something back, it relies on the grants of its thread, since it does more than that.
         unattended: Nobody waits for its reply.
         seconds: How long it may take; None waits.
     """
@@ -47,6 +48,7 @@ class Pending(msgspec.Struct, eq=False):
     waiting: bool = False
     delivered: bool = False
     insisting: bool = False
+    relying: bool = False
     unattended: bool = False
     fields: dict[int, msgspec.Raw] | None = None
     seq: int = 0

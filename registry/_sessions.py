@@ -37,6 +37,27 @@ class Reply(msgspec.Struct, array_like=True, gc=False):
     target: int = 0
 
 
+class Lost(msgspec.Struct):
+    """A grant that was taken from a session by force.
+
+    Attributes:
+        owner: the number of the owner whose it was, 0 for the session's.
+        target: the number of the object that had given it, `title` its name.
+        reason: how it was lost, for people.
+        told: whether the owner has heard of it.
+    """
+
+    owner: int
+    target: int
+    title: str
+    reason: str
+    told: bool = False
+
+
+# How many grants that were taken by force a session remembers, so that it hears `LockLost` when it gives them back.
+REMEMBERED_LOSSES = 64
+
+
 class Ranges:
     """A set of sequence numbers, kept as ranges: what a session has received has few gaps, however long it
     grows.
@@ -97,6 +118,7 @@ class Session:
         "caller",
         "domain",
         "key",
+        "lost",
         "mark",
         "number",
         "objects",
@@ -119,6 +141,17 @@ class Session:
         # use.
         self.objects: dict[int, None] = {}
         self.owned: dict[int, None] = {}
+        self.lost: dict[int, Lost] = {}  # by the number of the grant
+
+    def lose(self, number: int, lost: Lost) -> None:
+        """Note that a grant was taken away."""
+        self.lost[number] = lost
+        if len(self.lost) > REMEMBERED_LOSSES:
+            del self.lost[next(iter(self.lost))]
+
+    def untold(self, owner: int) -> list[Lost]:
+        """Return the losses that an owner is to be told of, the earliest first."""
+        return [lost for lost in self.lost.values() if not lost.told and lost.owner in (0, owner)]
 
     def acknowledge(self, mark: int, above: Iterable[tuple[int, int]] = ()) -> None:
         """Forget the replies that the session has received: all up to `mark`, and the ranges in `above`."""

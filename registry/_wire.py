@@ -92,8 +92,10 @@ LONGEST_THREAD = 100  # letters of a thread's name that are kept
 HEARTBEAT_BODY = 16  # bytes that a heartbeat may hold
 STAMP = struct.Struct("!d")  # what clients put there: when it was sent, in seconds by their clock
 
-# The call that retires an object. No class can expose a method of this name.
+# The calls of operators: one retires an object, one takes the grant of a number from its holder. No class can expose
+# methods of these names.
 DELETE = "#delete"
+RELEASE = "#release"
 
 
 class ProtocolError(Exception):

@@ -65,7 +65,8 @@ RESERVED: Final = frozenset(
 
 # Called by the engine, hence not by clients unless `exposed` names them.
 _ENGINE_METHODS = frozenset(
-    "blocked_by came_back due gave_up holds load owner_ended state statistics take_back vacant went_away".split()
+    "blocked_by came_back due gave_up gives_back holders holds load".split()
+    + "owner_ended state statistics take_away take_back vacant went_away".split()
 )
 
 # Containers whose whole state is their content.

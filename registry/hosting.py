@@ -46,10 +46,20 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
     True when the object is as good as new, so that its record may be dropped.
 ``holds(token)``
     True while the grant with this number is valid; asked when a call says that it relies on it.
+``holders()``
+    A `Holder` for each grant that is out, the oldest first. Statistics, ``registry locks`` and ``registry release``
+    show them, and whoever holds the object when it is deleted is told by them.
+``take_away(number)``
+    An operator takes the grant of this number from its holder, by force. Free what it held as if its holder had died:
+    the next is told that it was abandoned. The engine tells the former holder.
+``gives_back``
+    No method, but the names of methods that only give back what a grant gave, such as ``("release",)``. They run
+    although another grant of their caller is lost, which any other call would be refused for.
 ``state()`` and ``load(state)``
     The whole state as typed values, and back. Needed only where attributes do not tell it.
 ``statistics()``
-    A mapping of plain values for `ManagerClient.statistics`. It is never part of the state.
+    A mapping of plain values for `ManagerClient.statistics`, beside what the engine tells of every object. It is
+    never part of the state.
 
 An example that runs::
 
@@ -70,15 +80,18 @@ An example that runs::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from math import inf, isnan
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from registry import _codec
 from registry._leaves import Caller, Carried, Grant, Handle, OpaqueValue, Owner
+
+if TYPE_CHECKING:
+    from registry.errors import LockLost
 
 __all__ = [
     "Call",
@@ -86,6 +99,7 @@ __all__ = [
     "Carried",
     "Grant",
     "Handle",
+    "Holder",
     "OpaqueValue",
     "Owner",
     "Waiter",
@@ -105,7 +119,30 @@ class Steps(Protocol):
     def resolve(self, waiter: Waiter, value: object) -> None: ...
     def moved(self, waiter: Waiter) -> None: ...
     def title(self, target: int) -> str: ...
+    def taken(self, step: Call, number: int | None) -> str: ...
     def set_alarm(self, target: int, time: float | None) -> None: ...
+
+
+class Holder(NamedTuple):
+    """Tell who holds something, as ``holders()`` of a hosted class does.
+
+    Attributes:
+        owner: Whose it is: a session, or one thread or task of it.
+        caller: How people are told of them.
+        since: Since when, in the engine's time.
+        number: The number of the grant; 0 where there is none, so that it cannot be taken away.
+        more: What else is to be told, such as what it is held for.
+    """
+
+    owner: Owner
+    caller: Caller
+    since: float
+    number: int
+    more: Mapping[str, object] = {}
+
+    def row(self, **more: object) -> dict[str, object]:
+        """Return the holder as statistics tell it: host, pid, command, thread, label, since and token, and `more`."""
+        return {**self.caller._asdict(), "since": self.since, "token": self.number or None, **self.more, **more}
 
 
 class Call(msgspec.Struct, eq=False):
@@ -119,6 +156,8 @@ class Call(msgspec.Struct, eq=False):
         owner: The calling thread or task.
         now: The engine's time in seconds since 1970. It never runs backwards, and stands still within a step.
         caller: Who calls, for people: host, pid, command, and the thread if it is not the main one.
+        lost: In a method that gives back: why another grant that the call relies on is lost, if one is. Nothing but
+            giving back may happen then.
     """
 
     _steps: Steps
@@ -130,6 +169,7 @@ class Call(msgspec.Struct, eq=False):
     seq: int
     looked: bool = False
     parked: Waiter | None = None
+    lost: LockLost | None = None
 
     @property
     def session(self) -> Owner:
@@ -155,6 +195,17 @@ class Call(msgspec.Struct, eq=False):
     def title(self) -> str:
         """The object under way, as errors write it: ``lock:login``."""
         return self._steps.title(self.target)
+
+    def taken(self, number: int | None = None) -> str:
+        """Tell why a grant of this object was taken from the caller by force, so that it can be raised as `LockLost`.
+
+        Args:
+            number: The number of the grant; None for one that the caller has not been told of.
+
+        Returns:
+            The reason, which counts as told; empty if there was no such grant.
+        """
+        return self._steps.taken(self, number)
 
     def random(self, n: int) -> bytes:
         """Return `n` bytes hashed from the seed of the epoch and the event, the same at every replay."""
@@ -202,6 +253,10 @@ class Waiter:
         self.late = late
         self.away = False
         self.home: Waiters | None = None
+
+    def row(self, **more: object) -> dict[str, object]:
+        """Return the waiter as statistics tell it: host, pid, command, thread, label, since, deadline, and `more`."""
+        return {**self.caller._asdict(), "since": self.since, "deadline": self.deadline, **more}
 
     @property
     def otherwise(self) -> object:

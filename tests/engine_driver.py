@@ -49,6 +49,13 @@ WAITING = _Waiting()
 CANCELLED = type("Cancelled", (), {"__repr__": lambda self: "CANCELLED"})()
 
 
+def labels(rows: Any) -> list[str]:
+    """Return the labels of those who hold or wait, as statistics tell them; of one or none, too."""
+    if isinstance(rows, dict) or rows is None:
+        rows = [] if rows is None else [rows]
+    return [row["label"] for row in rows]
+
+
 class Driver:
     """An engine with a clock of its own.
 

@@ -239,7 +239,7 @@ def test_the_end_of_a_wait_for_a_notification_can_complete_a_circle() -> None:
     room.advance(5.0)
     with pytest.raises(Deadlock, match="thread 1 of a waits for condition:c until thread 1 of b can go on"):
         waiting.result()
-    assert room.statistics("condition:c")["holder"] == "b"
+    assert room.statistics("condition:c")["holder"]["label"] == "b"
     a.call("rlock:x", "release")
     assert blocked.result()
 
@@ -255,10 +255,10 @@ def test_a_notification_is_not_lost_with_a_deadlock() -> None:
     b.call("condition:c", "acquire")
     b.call("condition:c", "notify")
     blocked = b.send("rlock:x", "acquire")
-    assert blocked.waits and room.statistics("condition:c")["waiters"] == ["d"]
+    assert blocked.waits and [row["label"] for row in room.statistics("condition:c")["waiters"]] == ["d"]
     tickets[0].cancel()  # its notification passes on to `a`, which now needs `b`
     assert tickets[1].outcome() is Deadlock
-    assert room.statistics("condition:c")["waiters"] == ["c"]
+    assert [row["label"] for row in room.statistics("condition:c")["waiters"]] == ["c"]
     a.call("rlock:x", "release")
     b.call("condition:c", "release")
     assert blocked.result() and tickets[2].result()[0] == 1
@@ -790,7 +790,7 @@ def test_two_processes_with_two_locks() -> None:
             assert sorted(line.split()[0] for line in lines) == ["has", "refused:"]
             refused = lines.index(max(lines))
             for script in scripts:
-                assert f"thread the worker of python (pid {script.pid} on " in lines[refused]
+                assert f"thread the worker of python -c (pid {script.pid} on " in lines[refused]
             assert "rlock:x" in lines[refused] and "rlock:y" in lines[refused]
             assert scripts[refused].line() == "2"
             assert all(script.wait() == 0 for script in scripts)

@@ -86,7 +86,7 @@ class Pipe:
         self.late += self.wire
         self.wire = []
         self.generation += 1
-        self.attachment = Attachment(self.domain, f"client {self.key[-1]}", self.pid, self.leased)
+        self.attachment = Attachment(self.domain, f"client {self.key[-1]}", self.pid, leased=self.leased)
         self.reader = _wire.Reader()
         self.defined: set[int] = set()
         hello = _wire.Attach(self.key, self.pid or 0, "", "test", "", "1", 0, {})
@@ -909,7 +909,7 @@ def test_questions_to_the_server(host: Host, pipe: Pipe) -> None:
     assert (status["sessions"], status["objects"], status["waiting"]) == (1, 2, 1)
     rows = control(pipe, "objects")
     assert [row[:2] + row[4:] for row in rows] == [["gate", "y", False, 1], ["lock", "x", False, 0]]
-    assert control(pipe, "statistics", "lock", "x")["holder"] == "client 1"
+    assert control(pipe, "statistics", "lock", "x")["holder"]["label"] == "client 1"
     with pytest.raises(NoSuchObject):
         control(pipe, "statistics", "lock", "y")
     with pytest.raises(AttributeError, match="does not answer"):

@@ -280,7 +280,7 @@ def test_a_claim_is_done_or_back(shared: ManagerClient) -> None:
         assert item == {"n": [1]} and jobs.qsize() == 1
         with jobs.claim(timeout=1) as other:
             assert other == 2
-    assert jobs.empty() and shared.statistics(jobs)["claims"] == []
+    assert jobs.empty() and shared.statistics(jobs)["holders"] == []
     with pytest.raises(queue.Empty), jobs.claim(block=False):
         pytest.fail("unreachable")
     with pytest.raises(queue.Empty), jobs.claim(timeout=0.01):
@@ -294,7 +294,7 @@ def test_calls_in_a_claim_rely_on_it(shared: ManagerClient) -> None:
     jobs.put(1)
     with pytest.raises(LockLost, match="queue:q"):
         with jobs.claim():
-            (claim,) = shared.statistics(jobs)["claims"]
+            (claim,) = shared.statistics(jobs)["holders"]
             with running(lambda: jobs.settle(claim["token"], False)):
                 pass
             with pytest.raises(LockLost):

@@ -239,7 +239,8 @@ def test_a_claim_is_settled() -> None:
         one.call(Q, "put", item)
     number, item = one.call(Q, "claim")
     assert item == "a" and one.call(Q, "qsize") == 2
-    assert room.statistics(Q)["claims"] == [{"holder": "one", "since": START, "token": number}]
+    (claim,) = room.statistics(Q)["holders"]
+    assert (claim["label"], claim["since"], claim["token"]) == ("one", START, number)
     assert room.instance(Q).holds(number) and not room.instance(Q).holds(number + 1)
     one.call(Q, "settle", number, False)
     assert two.call(Q, "get") == "a"
@@ -397,7 +398,7 @@ class Jobs(RuleBasedStateMachine):
         assert sorted([*self.items, *claimed, *self.done]) == list(range(1, self.count + 1))
         told: Any = self.room.statistics(Q)
         assert told["items"] == len(self.items) and told["getters"] == len(self.line)
-        assert [row["token"] for row in told["claims"]] == list(self.claims)
+        assert [row["token"] for row in told["holders"]] == list(self.claims)
 
 
 TestJobs = Jobs.TestCase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_driver import CANCELLED, START, WAITING, Driver, Ticket
+from engine_driver import CANCELLED, START, WAITING, Driver, Ticket, labels
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -132,7 +132,7 @@ def test_lock_outlives_its_thread() -> None:
     alice = room.client("alice")
     alice.call("lock:l", "acquire", owner=7)
     alice.end_owner(7)
-    assert room.statistics("lock:l")["holder"] == "alice"
+    assert labels(room.statistics("lock:l")["holder"]) == ["alice"]
     alice.call("lock:l", "release", owner=8)
 
 
@@ -242,7 +242,7 @@ def test_cancel_after_the_release_is_nothing(typeid: str) -> None:
     alice.send(title, "release")
     bob.call(title, "acquire")
     old.cancel()
-    assert room.statistics(title)["holder"] == "bob"
+    assert labels(room.statistics(title)["holder"]) == ["bob"]
 
 
 @KINDS
@@ -269,11 +269,14 @@ def test_statistics(typeid: str) -> None:
     before = _image.capture(room.engine)
     told = room.statistics(title)
     assert _image.capture(room.engine) == before
-    keys = ("holder", "since", "token", "abandoned", "waiters")
-    assert [told[key] for key in keys] == ["alice", START, number, False, ["bob"]]
+    nobody = {"host": "", "pid": 0, "command": "", "thread": ""}
+    assert told["holder"] == {**nobody, "label": "alice", "since": START, "token": number}
+    assert told["holders"] == [told["holder"]] and told["abandoned"] is False
+    assert told["waiters"] == [{**nobody, "label": "bob", "since": START, "deadline": None}]
     alice.end()
     bob.call(title, "release")
-    assert [room.statistics(title)[key] for key in keys] == [None, None, None, False, []]
+    told = room.statistics(title)
+    assert [told[key] for key in ("holder", "holders", "abandoned", "waiters")] == [None, [], False, []]
 
 
 class Exclusion(RuleBasedStateMachine):
@@ -404,10 +407,10 @@ class Exclusion(RuleBasedStateMachine):
         if self.room.engine.find(*self.title.split(":")) is None:
             return
         told = self.room.statistics(self.title)
-        assert told["holder"] == (self.label if self.holder else None)
-        assert told["token"] == (self.number or None)
+        assert labels(told["holder"]) == ([self.label] if self.holder else [])
+        assert [row["token"] for row in told["holders"]] == ([self.number] if self.holder else [])
         assert told["abandoned"] == bool(self.mark)
-        assert told["waiters"] == [self.clients[entry[1]].label for entry in self.line]
+        assert labels(told["waiters"]) == [self.clients[entry[1]].label for entry in self.line]
         assert self.room.instance(self.title).vacant() == (self.holder is None and not self.mark)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_driver import CANCELLED, START, WAITING, Client, Driver, Ticket
+from engine_driver import CANCELLED, START, WAITING, Client, Driver, Ticket, labels
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -76,7 +76,7 @@ def test_surplus_releases_add() -> None:
     assert a.call(title, "value") == 1
     a.call(title, "release", 2)
     assert a.call(title, "value") == 3
-    assert [row["holder"] for row in room.statistics(title)["holders"]] == ["b"]
+    assert labels(room.statistics(title)["holders"]) == ["b"]
 
 
 def test_bounded_takes_back_from_holders_only() -> None:
@@ -135,7 +135,7 @@ def test_death_returns_permits_unmarked(typeid: str) -> None:
     assert all(ticket.waits for ticket in waiting)
     a.end()
     assert [ticket.result().abandoned for ticket in waiting] == [False, False]
-    assert [row["holder"] for row in room.statistics(title)["holders"]] == ["b", "c"]
+    assert labels(room.statistics(title)["holders"]) == ["b", "c"]
 
 
 def test_only_net_permits_return() -> None:
@@ -305,7 +305,7 @@ class Slots(RuleBasedStateMachine):
         told: Any = self.room.statistics(self.title)
         assert told["value"] == self.value
         assert [row["token"] for row in told["holders"]] == [permit[2] for permit in self.permits]
-        assert told["waiters"] == ["abc"[entry[1]] for entry in self.line]
+        assert labels(told["waiters"]) == ["abc"[entry[1]] for entry in self.line]
         assert not (self.value and self.line)
         semaphore = self.room.instance(self.title)
         assert set(semaphore._terms) <= {waiter.number for waiter in semaphore._waiters}, "a leak"

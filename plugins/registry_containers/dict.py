@@ -52,7 +52,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from registry.errors import EditConflict
-from registry.hosting import Carried, Owner, Waiter, Waiters, call, carry
+from registry.hosting import Caller, Carried, Holder, Owner, Waiter, Waiters, call, carry
 
 __all__ = ["Dict"]
 
@@ -63,6 +63,8 @@ _MISSING: Final[Any] = object()
 class Dict:
     """Share a dict."""
 
+    gives_back = ("edit",)
+
     # Versions and turns are drawn from one count that only grows, so that a key that was deleted and written
     # anew can never pass for the one that somebody has read.
 
@@ -70,8 +72,9 @@ class Dict:
         self._count = 0
         # What each key holds: the value, and the version that its last writing made.
         self._entries: dict[Hashable, tuple[Carried, int]] = {}
-        # The turns under way: number, who has it, and the version that was read.
-        self._turns: dict[Hashable, tuple[int, Owner, int]] = {}
+        # The turns under way: number, who has it, the version that was read, how people are told of them, and since
+        # when.
+        self._turns: dict[Hashable, tuple[int, Owner, int, Caller, float]] = {}
         # Who waits for a turn. A line ends with the last turn of its key.
         self._lines: dict[Hashable, Waiters] = {}
 
@@ -215,14 +218,20 @@ class Dict:
             EditConflict: The key was written or deleted since the turn began, and nothing was stored; or the
                 turn is no longer the caller's.
             Deadlock: Whoever has the turn waits for something that the caller has.
+            LockLost: A lock is lost in whose block this was called: the turn ends, and nothing was stored.
         """
-        if turn is None:
-            return self._take_turn(key)
         step = call()
+        if turn is None:
+            if step.lost is not None:
+                raise step.lost
+            return self._take_turn(key)
         held = self._turns.get(key)
         # Any thread of the process may end it: a `with` block can be left elsewhere than it was entered.
         if held is None or held[0] != turn or held[1].session != step.session.session:
             raise EditConflict(step.title, repr(key))
+        if step.lost is not None:
+            self._pass_on(key)
+            raise step.lost
         if value is _MISSING:
             self._pass_on(key)
             return None
@@ -266,6 +275,10 @@ class Dict:
                 return [[self._turns[key][1]]]
         return None
 
+    def holders(self) -> list[Holder]:
+        """Return who has the turn of a key, and of which; a turn has no grant."""
+        return [Holder(turn[1], turn[3], turn[4], 0, {"key": repr(key)}) for key, turn in self._turns.items()]
+
     def statistics(self) -> dict[str, object]:
         """Return the number of entries, and of keys that are being edited."""
         return {"entries": len(self._entries), "editing": len(self._turns)}
@@ -278,22 +291,23 @@ class Dict:
         return value
 
     def _take_turn(self, key: Hashable) -> Waiter | list[object]:
-        owner = call().owner
+        step = call()
+        owner = step.owner
         held = self._turns.get(key)
         if held is None:
             if key not in self._entries:
                 raise KeyError(key)
-            return self._give_turn(key, owner)
+            return self._give_turn(key, owner, step.caller)
         if held[1] == owner:
             raise RuntimeError(
-                f"this thread or task is editing {key!r} of {call().title} already; leave that block first"
+                f"this thread or task is editing {key!r} of {step.title} already; leave that block first"
             )
         return self._lines.setdefault(key, Waiters()).wait()
 
-    def _give_turn(self, key: Hashable, owner: Owner) -> list[object]:
+    def _give_turn(self, key: Hashable, owner: Owner, caller: Caller) -> list[object]:
         value, version = self._entries[key]
         self._count += 1
-        self._turns[key] = (self._count, owner, version)
+        self._turns[key] = (self._count, owner, version, caller, call().now)
         return [self._count, value]
 
     def _pass_on(self, key: Hashable) -> None:
@@ -309,7 +323,7 @@ class Dict:
         if key not in self._entries:
             line.wake_all(KeyError(key))
         elif line.first is not None:
-            line.wake(self._give_turn(key, line.first.owner))
+            line.wake(self._give_turn(key, line.first.owner, line.first.caller))
         if not line:
             del self._lines[key]
 

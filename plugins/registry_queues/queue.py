@@ -57,7 +57,7 @@ from collections import deque
 from math import inf
 
 from registry.errors import LockLost
-from registry.hosting import Caller, Carried, Owner, Waiter, Waiters, call, carry
+from registry.hosting import Caller, Carried, Holder, Owner, Waiter, Waiters, call, carry
 
 __all__ = ["Queue"]
 
@@ -71,6 +71,8 @@ class Queue:
     Args:
         maxsize: How many items it holds before ``put`` waits; zero or less for any number.
     """
+
+    gives_back = ("settle",)
 
     # Two rules hold between any two steps, of those who can be reached: where somebody waits to get there is no
     # item, and where somebody waits to put there is no room. Hence whoever comes later can never overtake.
@@ -158,11 +160,16 @@ class Queue:
             done: Whether the item is done; if not, it goes back to the front.
 
         Raises:
-            LockLost: This process has no such claim; if it had, the item may be with another by now.
+            LockLost: This process has no such claim; if it had, the item may be with another by now. Or a lock is
+                lost in whose block this was called: then the item goes back, since nobody knows how far it is done.
         """
+        step = call()
         claim = self._claims.get(number)
-        if claim is None or claim[0] != call().session:
-            raise LockLost(call().title, "its item is not claimed by this process")
+        if claim is None or claim[0] != step.session:
+            raise LockLost(step.title, step.taken(number) or "its item is not claimed by this process")
+        if step.lost is not None:
+            self._give_back([number])
+            raise step.lost
         if done:
             del self._claims[number]
         else:
@@ -222,17 +229,17 @@ class Queue:
         """Tell whether the claim of this number is valid."""
         return number in self._claims
 
+    def take_away(self, number: int) -> None:
+        """Put a claimed item to the front by force."""
+        self._give_back([number])
+
+    def holders(self) -> list[Holder]:
+        """Return who has claimed an item."""
+        return [Holder(session, caller, since, number) for number, (session, caller, since, _) in self._claims.items()]
+
     def statistics(self) -> dict[str, object]:
-        """Return how many items there are, who has claimed one, and how many wait to get and to put."""
-        return {
-            "items": len(self._items),
-            "claims": [
-                {"holder": str(caller), "since": since, "token": number}
-                for number, (_, caller, since, _) in self._claims.items()
-            ],
-            "getters": len(self._getters),
-            "putters": len(self._putters),
-        }
+        """Return how many items there are, and how many wait to get and to put."""
+        return {"items": len(self._items), "getters": len(self._getters), "putters": len(self._putters)}
 
     # -- within ------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from math import inf
 
-from registry.errors import NotOwner
-from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, call
+from registry.errors import LockLost, NotOwner
+from registry.hosting import Caller, Grant, Holder, Owner, Waiter, Waiters, call
 
 __all__ = ["Exclusive", "patience"]
 
@@ -20,6 +20,8 @@ NOBODY = Caller()
 
 class Exclusive:
     """Be held by one owner at a time, first come, first served."""
+
+    gives_back = ("release",)
 
     def __init__(self) -> None:
         self._holder: Owner | None = None
@@ -75,9 +77,12 @@ class Exclusive:
 
         Raises:
             NotOwner: The caller does not hold it, or not by this grant.
+            LockLost: It was taken from the caller by force.
         """
-        if self._holder is None or not self._may_release(self._holder, number):
-            raise NotOwner(call().title, self._who())
+        taken = call().taken() if number is None else ""
+        if taken or self._holder is None or not self._may_release(self._holder, number):
+            taken = taken or call().taken(number)
+            raise LockLost(call().title, taken) if taken else NotOwner(call().title, self._who())
         self._levels -= 1
         if not self._levels:
             self._abandoned = False
@@ -93,9 +98,12 @@ class Exclusive:
     def owner_ended(self, owner: Owner) -> None:
         """Free the lock, with all its levels, of an owner that has ended; the next is told."""
         if self._holder is not None and owner.covers(self._holder):
-            self._abandoned = True
-            self._died = str(self._caller)
-            self._pass_on()
+            self._abandon()
+
+    def take_away(self, number: int) -> None:
+        """Free the lock, with all its levels, by force; the next is told."""
+        if self.holds(number):
+            self._abandon()
 
     def came_back(self, waiter: Waiter) -> None:
         """Give the lock to somebody who could not be reached when it was free."""
@@ -123,16 +131,13 @@ class Exclusive:
         """Tell whether the grant of this number is valid."""
         return self._holder is not None and number == self._number
 
+    def holders(self) -> list[Holder]:
+        """Return who holds the lock."""
+        return [] if self._holder is None else [Holder(self._holder, self._caller, self._since, self._number)]
+
     def statistics(self) -> dict[str, object]:
-        """Return who holds the lock, since when and by which grant, and who waits."""
-        held = self._holder is not None
-        return {
-            "holder": str(self._caller) if held else None,
-            "since": self._since if held else None,
-            "token": self._number if held else None,
-            "abandoned": self._abandoned,
-            "waiters": [str(waiter.caller) for waiter in self._waiters],
-        }
+        """Return whether the last holder died, and who waits for the lock."""
+        return {"abandoned": self._abandoned, "waiters": [waiter.row() for waiter in self._waiters]}
 
     # -- within ------------------------------------------------------------------------------------
 
@@ -158,6 +163,12 @@ class Exclusive:
 
     def _refusal(self) -> Grant:
         return Grant(0, False, self._who(), self._since)
+
+    def _abandon(self) -> None:
+        """Pass on the lock of a holder that may have left a change half done."""
+        self._abandoned = True
+        self._died = str(self._caller)
+        self._pass_on()
 
     def _pass_on(self) -> None:
         """Give the lock to whoever has waited longest and can be reached, or leave it to whoever comes."""

@@ -6,7 +6,7 @@ from collections import deque
 from math import isfinite
 
 from registry.errors import LockLost, NotOwner
-from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, at, call
+from registry.hosting import Caller, Grant, Holder, Owner, Waiter, Waiters, at, call
 from registry_sync._exclusive import patience
 
 __all__ = ["Permits"]
@@ -26,6 +26,8 @@ class Permits:
     """
 
     # Between any two steps, where somebody waits who can be reached there is no permit left.
+
+    gives_back = ("release",)
 
     def __init__(self, value: int = 1) -> None:
         if type(value) is not int or value < 0:
@@ -88,11 +90,13 @@ class Permits:
         Raises:
             ValueError: `n` is less than one, or not one where a grant is given.
             NotOwner: This process does not have that permit, or not so many where that matters.
-            LockLost: The permit has expired.
+            LockLost: The permit has expired, or was taken from this process by force.
         """
         if type(n) is not int or n < 1 or (n > 1 and number is not None):
             raise ValueError(f"n must be one or more, and one for a grant, not {n!r}")
         caller = call().owner
+        if taken := call().taken(number):
+            raise LockLost(call().title, taken)
         if number is None:
             # The newest first, and of other threads only what this one has not.
             own = [key for key, permit in self._permits.items() if permit[0].session == caller.session]
@@ -144,6 +148,11 @@ class Permits:
         self._return(expired)
         self._set_alarm()
 
+    def take_away(self, number: int) -> None:
+        """Return a permit by force."""
+        self._return([number])
+        self._set_alarm()
+
     def vacant(self) -> bool:
         """Tell whether the semaphore is as good as one that is made without arguments."""
         return self._initial == self._value == 1 and not self._permits and not self._waiters
@@ -152,17 +161,17 @@ class Permits:
         """Tell whether the grant of this number is valid."""
         return number in self._permits
 
+    def holders(self) -> list[Holder]:
+        """Return who has a permit, and until when."""
+        # A permit is its process's: whichever thread of it calls next is to hear that it was taken away.
+        return [
+            Holder(Owner(owner.session, 0), caller, since, number, {"expires": expires})
+            for number, (owner, caller, since, expires) in self._permits.items()
+        ]
+
     def statistics(self) -> dict[str, object]:
-        """Return how many permits are left, who has one, since when and until when, and who waits."""
-        return {
-            "value": self._value,
-            "holder": self._who() or None,
-            "holders": [
-                {"holder": str(caller), "since": since, "token": number, "expires": expires}
-                for number, (_, caller, since, expires) in self._permits.items()
-            ],
-            "waiters": [str(waiter.caller) for waiter in self._waiters],
-        }
+        """Return how many permits are left."""
+        return {"value": self._value}
 
     # -- within
 

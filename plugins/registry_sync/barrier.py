@@ -110,12 +110,8 @@ class Barrier:
         self._break()
 
     def statistics(self) -> dict[str, object]:
-        """Return how many have to come, whether it is broken, and who waits."""
-        return {
-            "parties": self._parties,
-            "broken": self._broken,
-            "waiters": [str(waiter.caller) for waiter in self._waiters],
-        }
+        """Return how many have to come, and whether it is broken."""
+        return {"parties": self._parties, "broken": self._broken}
 
     # -- within
 

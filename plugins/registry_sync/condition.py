@@ -147,6 +147,11 @@ class Condition(RLock):
             self._lost = self._number
         super().owner_ended(owner)
 
+    def take_away(self, number: int) -> None:
+        """Free the lock, with all its levels, by force; the next is told."""
+        self._lost = self._number
+        super().take_away(number)
+
     def take_back(self, value: object) -> bool:
         """Undo a grant, or the end of a wait, that its caller never heard of."""
         if isinstance(value, Grant):
@@ -199,8 +204,9 @@ class Condition(RLock):
         return super().holds(number) or (self._holder is not None and number in self._numbers)
 
     def statistics(self) -> dict[str, object]:
-        """Return who holds the lock, who waits for it, and who waits to be notified."""
-        return {**super().statistics(), "waiting": [str(waiter.caller) for waiter in self._waiting]}
+        """Return whether the last holder died, who waits for the lock, and who waits to be notified."""
+        waiting = [waiter.row(deadline=self._waits[waiter.number][4]) for waiter in self._waiting]
+        return {**super().statistics(), "waiting": waiting}
 
     # -- within
 

@@ -85,5 +85,5 @@ class Latch:
     # -- what the engine calls
 
     def statistics(self) -> dict[str, object]:
-        """Return what remains, and who waits."""
-        return {"remaining": self._remaining, "waiters": [str(waiter.caller) for waiter in self._waiters]}
+        """Return what remains to be counted."""
+        return {"remaining": self._remaining}

@@ -39,8 +39,8 @@ Example::
 
 from __future__ import annotations
 
-from registry.errors import Deadlock, NotOwner
-from registry.hosting import Caller, Grant, Owner, Waiter, Waiters, call
+from registry.errors import Deadlock, LockLost, NotOwner
+from registry.hosting import Caller, Grant, Holder, Owner, Waiter, Waiters, call
 from registry_sync._exclusive import patience
 
 __all__ = ["RWLock"]
@@ -57,6 +57,8 @@ class RWLock:
     """Let many in to read, or one to write."""
 
     # Between any two steps, the first in line of those who can be reached cannot be let in.
+
+    gives_back = ("release",)
 
     def __init__(self) -> None:
         self._holders: dict[Owner, _Held] = {}
@@ -126,7 +128,10 @@ class RWLock:
 
         Raises:
             NotOwner: The caller holds nothing, or not by this grant.
+            LockLost: It was taken from the caller by force.
         """
+        if taken := call().taken(number):
+            raise LockLost(call().title, taken)
         owner: Owner | None = call().owner
         if number is not None:
             # By its grant it may be released from any thread, as a `with` block may be left in another one.
@@ -150,8 +155,18 @@ class RWLock:
             caller, _, _ = self._holders.pop(holder)
             if holder == self._writer:
                 self._writer = None
-                self._abandoned = True
-                self._died = str(caller)
+                self._abandon(caller)
+        self._let_in()
+
+    def take_away(self, number: int) -> None:
+        """Take by force what is held by a grant; if it was to write, those who come are told."""
+        owner = self._holder_of(number)
+        if owner is None:
+            return
+        caller = self._holders[owner][0]
+        while self._holder_of(number) is not None:
+            if self._take(owner, number):
+                self._abandon(caller)
         self._let_in()
 
     def take_back(self, value: object) -> bool:
@@ -204,23 +219,25 @@ class RWLock:
         """Tell whether the grant of this number is valid."""
         return self._holder_of(number) is not None
 
+    def holders(self) -> list[Holder]:
+        """Return who holds the lock, and to do what."""
+        return [
+            Holder(owner, caller, since, number, {"mode": mode})
+            for owner, (caller, since, levels) in self._holders.items()
+            for mode, number in dict.fromkeys(levels)
+        ]
+
     def statistics(self) -> dict[str, object]:
-        """Return who holds the lock, to do what, since when and by which grants, and who waits to do what."""
-        waiting = [(str(waiter.caller), WRITE) for waiter in self._upgrade]
-        waiting += [(str(waiter.caller), self._wants[waiter.number]) for waiter in self._line]
-        return {
-            "holder": self._who() or None,
-            "holders": [
-                {"holder": str(caller), "since": since, "token": number, "mode": mode}
-                for caller, since, levels in self._holders.values()
-                for mode, number in dict.fromkeys(levels)
-            ],
-            "abandoned": self._abandoned,
-            "waiters": [text for text, _ in waiting],
-            "modes": [mode for _, mode in waiting],
-        }
+        """Return whether a writer died, and who waits to do what, in the order in which they will be let in."""
+        waiting = [waiter.row(mode=WRITE) for waiter in self._upgrade]
+        waiting += [waiter.row(mode=self._wants[waiter.number]) for waiter in self._line]
+        return {"abandoned": self._abandoned, "waiters": waiting}
 
     # -- within
+
+    def _abandon(self, caller: Caller) -> None:
+        self._abandoned = True
+        self._died = str(caller)
 
     def _others(self, owner: Owner) -> bool:
         """Tell whether anybody else holds the lock."""

@@ -30,6 +30,8 @@ _COMMANDS = {
     "stop": "_control",
     "restart": "_control",
     "objects": "_lists",
+    "locks": "_locks",
+    "release": "_locks",
     "plugins": "_lists",
     "demo": "_demo",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,6 +122,23 @@ def clock(seconds: float) -> str:
     import time
 
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Return how long something lasts as people write it: ``42 s``, ``3 min 20 s``, ``5 h 1 min``, ``3 d 4 h``."""
+    left = max(0, int(seconds))
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if left >= size:
+            rest = left % size // part
+            return f"{left // size} {unit} {rest} {smaller}" if rest else f"{left // size} {unit}"
+    return f"{left} s"
+
+
+def who(row: Mapping[str, Any]) -> str:
+    """Return the text for one who holds or waits, as a server's statistics tell them."""
+    from registry._leaves import Caller
+
+    return str(Caller(*(row[field] for field in Caller._fields)))
 
 
 def plural(count: int, noun: str) -> str:

@@ -189,19 +189,19 @@ class _Stopping:
 
 
 def _what_would_be_lost(client: ManagerClient) -> list[dict[str, Any]]:
-    """Return the objects of a server, and who holds those that can be held."""
-    link = client._home.link()
-    rows = []
-    for row in client.objects():
-        holder = None
-        interface = link.table.get(row["typeid"])
-        if interface is not None and interface.shape in ("lock", "semaphore", "rwlock", "condition"):
-            try:
-                holder = link.ask("statistics", row["typeid"], row["name"]).get("holder")
-            except errors.NoSuchObject:
-                pass  # it was let go of in this moment, or has nothing to tell
-        rows.append({"object": f"{row['typeid']}:{row['name']}", "maker": row["maker"], "holder": holder})
-    return rows
+    """Return the objects of a server, and who holds those that are held."""
+    held = {
+        (row["typeid"], row["name"]): ", ".join(_common.who(holder) for holder in row["holders"])
+        for row in client._home.link().ask("locks")["locks"]
+    }
+    return [
+        {
+            "object": f"{row['typeid']}:{row['name']}",
+            "maker": row["maker"],
+            "holder": held.get((row["typeid"], row["name"])) or None,
+        }
+        for row in client.objects()
+    ]
 
 
 def _place(address: str | None, status: dict[str, Any]) -> Place | None:

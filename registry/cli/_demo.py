@@ -278,7 +278,7 @@ def _count_together(
             show.say(f"{worker} has the lock, {_milliseconds(kill.hand_over)} later, and puts the file back")
         if kill is not None and kill.at is None:
             told = shared.statistics(desk.step)
-            if str(told["holder"]).startswith(f"{kill.worker} (") and told["waiters"]:
+            if told["holder"] and told["holder"]["label"] == kill.worker and told["waiters"]:
                 kill.at = crew.kill(kill.worker)
                 show.say(f"{kill.worker} was killed while it held the lock, at {Path(kill.file).name}")
     return kill

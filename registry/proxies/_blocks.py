@@ -8,7 +8,8 @@ A signal handler may raise anywhere, also at the very entry of an ``__exit__``, 
 * Python looks ``__exit__`` up before it enters a block, and lets go of what it found when the block has been left.
   `leaving` makes that an object of its own, a `Leaving`, which nobody else refers to. When it dies, what the block
   held has gone back, or it goes back then.
-* What is given back relies on no grant: that an outer lock was lost must not keep an inner one.
+* What is only given back relies on no grant: that an outer lock was lost must not keep an inner one. Where that has an
+  effect, as the end of an edit that writes, it does: then it goes back without.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from registry.errors import LockLost, OutcomeUnknown, StateLost
+from registry.errors import LockLost, NoSuchObject, OutcomeUnknown, StateLost
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,11 +84,14 @@ class Hold:
                 return
             if arguments:
                 self._slot.arguments = self._remote.prepare(self._slot.method, arguments).arguments
+                self._slot.relying = True
             self.relax()
             try:
                 if not self.is_lost:
                     self._remote.finish(self._slot)
                     return
+            except NoSuchObject as error:
+                raise LockLost(self._remote.title, error.reason, self._link.label) from None
             except (OutcomeUnknown, StateLost):
                 if not self.is_lost:
                     raise

@@ -154,9 +154,11 @@ class Edit:
                 hold.finish(self._key, self._turn, self._value)
             else:
                 hold.finish()
-        except LockLost:
+        except LockLost as lost:
             if kind is None:
                 remote = self._remote
+                if lost.object != remote.title:
+                    raise  # a lock in whose block the edit stands
                 raise EditConflict(remote.title, repr(self._key), remote.home.link().label) from None
         except RegistryError:
             # The body's own error tells more.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import ref
 
 from registry._leaves import Grant
-from registry.errors import CallTimeout, LockLost, OutcomeUnknown, RegistryError, StateLost
+from registry.errors import CallTimeout, LockLost, NoSuchObject, OutcomeUnknown, RegistryError, StateLost
 from registry.proxies._base import Proxy, Remote, taking
 from registry.proxies._blocks import Hold, Leaving, leaving, opening
 
@@ -50,6 +50,8 @@ class Bond:
             if link.key is self._session:
                 remote.invoke("release", (*self._before, grant.number))
                 return
+        except NoSuchObject as error:
+            raise LockLost(remote.title, error.reason, link.label) from None
         except (OutcomeUnknown, StateLost):
             if link.key is self._session:
                 raise

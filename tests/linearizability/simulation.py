@@ -685,7 +685,8 @@ class Simulation:
                 caller.permits.append(result.number)
                 result = result.number
         elif pending.verb == "look":
-            result = (result["holder"], tuple(result["waiters"]))
+            holder, waiters = result["holder"], result["waiters"]
+            result = (holder and holder["label"], tuple(waiter["label"] for waiter in waiters))
         if frame.kind in (Kind.REPLY, Kind.STANDS) and pending.waits:
             caller.unconfirmed[pending.seq] = pending.subject
         self.note(caller, pending, result, now)

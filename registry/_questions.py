@@ -1,0 +1,52 @@
+"""What a server tells of itself and of what it holds, when it is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from registry._host import Host
+
+
+def status(host: Host) -> dict[str, object]:
+    """Return who the server is and how much it holds."""
+    return {
+        **attrs.asdict(host.identity),
+        "life": host.identity.life.hex(),
+        "sessions": len(host.clients),
+        "objects": len(host.objects()),
+        "waiting": sum(len(session.waits) for session in host.engine.sessions.values()),
+        "calls": host.calls,
+        "events": host.engine.index,
+        "types": sorted(host.declarations),
+    }
+
+
+def locks(host: Host, now: float) -> dict[str, object]:
+    """Return what is held or awaited, and the deadlocks that are suspected.
+
+    Returns:
+        ``now``: the time, by the same clock as what is told here. ``locks``: a row for each object, with typeid, name,
+        ``holders`` and ``waiters`` as its statistics tell them, each with the ``state`` of its session, *connected* or
+        *suspended*; and ``abandoned``, whether a holder died and nobody has released it in order since. ``suspected``:
+        a row for each circle of those who wait for each other: lists of who waits, for which object, and for whom.
+    """
+    engine = host.engine
+    rows: list[dict[str, object]] = []
+    for (typeid, name), hosted in sorted(engine.objects.items()):
+        holders = [each.row(state=_state(host, each.owner.session)) for each in engine.holders(hosted)]
+        waiters = [each.row(state=_state(host, each.owner.session)) for each in hosted.waits.values()]
+        abandoned = engine.is_abandoned(hosted)
+        if holders or waiters or abandoned:
+            row = {"typeid": typeid, "name": name, "holders": holders, "waiters": waiters, "abandoned": abandoned}
+            rows.append(row)
+    suspected = [[[who, what, list(whom)] for who, what, whom in circle] for circle in engine.suspected()]
+    return {"now": max(now, engine.now), "locks": rows, "suspected": suspected}
+
+
+def _state(host: Host, session: int) -> str:
+    """Tell whether a session has a connection now."""
+    client = host.client(session)
+    return "connected" if client is not None and client.attachment is not None else "suspended"
