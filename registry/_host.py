@@ -41,8 +41,8 @@ from registry._events import (
     SessionEnded,
     Suspended,
 )
-from registry._leaves import Caller, Carried, OpaqueValue
-from registry._objects import Hosted
+from registry._leaves import Caller
+from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
 from registry._wire import DELETE, RELEASE, Frame, Kind, ProtocolError
 from registry.declarations import SharedObject
@@ -346,7 +346,7 @@ class Host:
         def deliver(output: Output) -> None:
             body = output.body
             if len(self._domains) > 1 and body:
-                body = _redacted(body, client.domain)
+                body = redacted(body, client.domain)
             if not outbox:
                 self.dirty.append(attachment)
             outbox.append(
@@ -837,21 +837,3 @@ def _caller(attachment: Attachment, hello: _wire.Attach) -> Caller:
     if attachment.pid is None:
         return Caller(hello.host, hello.pid, hello.command, "", label)
     return Caller(attachment.host or hello.host, attachment.pid, attachment.command or hello.command, "", label)
-
-
-def _redacted(body: bytes, domain: str) -> bytes:
-    """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle."""
-
-    replaced = False
-
-    def incoming(leaf: object) -> object:
-        nonlocal replaced
-        if type(leaf) is Carried and leaf.domain and leaf.domain != domain:
-            replaced = True
-            return OpaqueValue(leaf.kind, leaf.domain)
-        return leaf
-
-    value = _codec.decode(body, incoming=incoming)
-    if not replaced:
-        return body
-    return _codec.encode_exception(value) if isinstance(value, BaseException) else _codec.encode(value)

@@ -16,11 +16,13 @@ counts from when it came, which is later. After that the session may have ended,
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -328,11 +330,27 @@ def _is_writable(number: int) -> bool:
 
 
 _keeper = Keeper()
+_numbers = itertools.count()
 
 
 def keep(link: Link, connected: Transport | None = None) -> None:
     """Look after a session of this process from now on, as long as there is a reason; see `Keeper.keep`."""
     _keeper.keep(link, connected)
+
+
+def listen(link: Link, callback: Callable[[str], object]) -> Callable[[], None]:
+    """Call `callback` with each new state of a session from now on; return what ends that."""
+    number = next(_numbers)
+    link.listeners[number] = callback
+    if link._known:  # else the next connection sees to it
+        _keeper.keep(link)
+
+    def stop() -> None:
+        link.listeners.pop(number, None)
+        if link.kept is not None:
+            link.kept.note("")
+
+    return stop
 
 
 def _after_fork() -> None:

@@ -25,8 +25,8 @@ where nobody else does.
 
 from __future__ import annotations
 
-import errno
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Callable
@@ -37,7 +37,7 @@ import msgspec
 
 from registry import __version__, _codec, _wire, hosting
 from registry._pending import AgainError, Local, Mark, Pending, thread_name
-from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, clock
+from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone, left
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
@@ -87,7 +87,6 @@ class Link:
         self.greeting: Greeting | None = None
         self.closed = False
         self.listeners: dict[int, Callable[[str], object]] = {}
-        self._listened = 0
         self.reset()
 
     def reset(self) -> None:
@@ -148,7 +147,7 @@ class Link:
         if self._transport is None or self.greeting is None:
             deadline = self._deadline(timeout)
             try:
-                if not self._reading.acquire(True, _left(deadline)):
+                if not self._reading.acquire(True, left(deadline)):
                     raise CallTimeout("connect", self.timeout or 0.0, server=self.label)
                 if self._transport is None:
                     self._connect(deadline)
@@ -265,25 +264,6 @@ class Link:
         with self._sending:
             if self._transport is not None:
                 self._send_frame(Kind.OWNER_ENDED, 0, _wire.encode(owner))
-
-    def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
-        """Have the keeper's thread call `callback` with each new state; return what ends that."""
-        self._listened += 1
-        number = self._listened
-        self.listeners[number] = callback
-        if self._known:
-            self._keep()
-
-        def stop() -> None:
-            self.listeners.pop(number, None)
-            self._note("")
-
-        return stop
-
-    def _keep(self, connected: Transport | None = None) -> None:
-        from registry import _keeper
-
-        _keeper.keep(self, connected)
 
     def _note(self, change: str, transport: Transport | None = None) -> None:
         """Tell the keeper, if there is one, what has become of the session."""
@@ -449,8 +429,8 @@ class Link:
         if local.guards:
             self._tell = None  # this says it
             lost = local.guards[-1]
-            why = self._why or "the server that granted it is gone"
-            raise LockLost(f"{lost.typeid}:{lost.name}", why, self.label)
+            reason = self._why or "the server that granted it is gone"
+            raise LockLost(f"{lost.typeid}:{lost.name}", reason, self.label)
         with self._sending:
             self._owners += 1
             local.session, local.owner = self.key, self._owners
@@ -510,7 +490,7 @@ class Link:
             # Whoever reads next makes a new connection, and everything is sent again. Before anybody else may write:
             # after half a frame the next would be read as its rest.
             self._break(transport)
-            if not _is_gone(error):
+            if not is_gone(error):
                 raise
             return False
         return True
@@ -537,7 +517,7 @@ class Link:
                 wake.acquire()
                 slot.wake = wake
                 continue  # look again: the leader may have left before it could see the lock
-            if not slot.wake.acquire(True, _left(deadline)):
+            if not slot.wake.acquire(True, left(deadline)):
                 raise DeadlinePassed
 
     def _stop_leading(self) -> None:
@@ -583,7 +563,7 @@ class Link:
         except BaseException as error:
             # Where a signal handler has raised, bytes that had left the kernel may be lost with it.
             self._break(transport)
-            if not (_is_gone(error) or isinstance(error, _wire.ProtocolError)):
+            if not (is_gone(error) or isinstance(error, _wire.ProtocolError)):
                 raise
 
     def _take(self, data: bytes) -> None:
@@ -693,7 +673,7 @@ class Link:
             if self._transport is None and self._reading.acquire(False):
                 self._connect(monotonic() + SETTLE)
         except (RegistryError, OSError) as error:
-            if not (isinstance(error, RegistryError) or _is_gone(error)):
+            if not (isinstance(error, RegistryError) or is_gone(error)):
                 raise
 
     # -- connections
@@ -741,7 +721,7 @@ class Link:
             self._broke = 0
         except BaseException as error:
             self._break(dialed.transport)
-            if not _is_gone(error):
+            if not is_gone(error):
                 raise
             # It broke at once. The next turn tries again, the less eagerly the more often that happens.
             self._broke += 1
@@ -758,7 +738,7 @@ class Link:
             except DeadlinePassed as error:
                 raise ServerNotFound(self.address, reason) from error
             except (ServerNotFound, OSError) as error:
-                if not (isinstance(error, ServerNotFound) or _is_gone(error)):
+                if not (isinstance(error, ServerNotFound) or is_gone(error)):
                     raise
                 reason = str(error.reason) if isinstance(error, ServerNotFound) else str(error)
                 left = limit - monotonic()
@@ -778,8 +758,8 @@ class Link:
         hello = _wire.Attach(
             key=self.key,
             pid=os.getpid(),
-            host=_host(),
-            command=_command(),
+            host=socket.gethostname(),
+            command=command(),
             label=self._label,
             version=__version__,
             acknowledged=self._acknowledged,
@@ -788,7 +768,7 @@ class Link:
         )
         sent = clock()
         transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
-        answer = self._attached(transport, reader, limit)
+        answer = attached(transport, reader, limit, self.address)
         if self._known and not answer.resumed:
             # The server lives and has forgotten the session: its lease ran out, or its process was taken for dead.
             self._lose(StateLost, "the server took this session for dead, and freed what it held")
@@ -815,22 +795,9 @@ class Link:
                 if not (slot.abandoned or slot.settling) and self._transport is transport:
                     self._send(slot)
         if self.lease or self.listeners:
-            self._keep(transport)
+            from registry import _keeper
 
-    def _attached(self, transport: Transport, reader: _wire.Reader, limit: float | None) -> _wire.Attached:
-        while True:
-            for frame in reader:
-                if frame.kind == Kind.ATTACHED:
-                    return _wire.decode_attached(frame.body)
-                if frame.kind == Kind.REFUSED:
-                    raise ServerNotFound(self.address, frame.body.decode("utf-8", "replace"))
-            try:
-                data = transport.receive(limit)
-            except DeadlinePassed as error:
-                raise ServerNotFound(self.address, "it accepted the connection and then said nothing") from error
-            if not data:
-                raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
-            reader.feed(data)
+            _keeper.keep(self, transport)
 
     def _lose(self, kind: type[RegistryError], reason: str, server_gone: ServerNotFound | None = None) -> None:
         """The session is lost. Tell those who wait, or the next call; then begin a new one."""
@@ -871,27 +838,3 @@ class Link:
             self._taken = []
             if changed and not told:
                 self._tell = StateLost(reason, self.label)
-
-
-def _is_gone(error: BaseException) -> bool:
-    """Tell the end of a connection from what a signal handler raised, which has no number of the kernel."""
-    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, RegistryError)
-
-
-def _left(deadline: float | None) -> float:
-    """Return the seconds until a deadline as a lock's `acquire` takes them."""
-    if deadline is None:
-        return -1
-    return min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
-
-
-def _host() -> str:
-    import socket
-
-    return socket.gethostname()
-
-
-def _command() -> str:
-    import sys
-
-    return os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) and sys.argv[0] else "python"

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from registry import _codec
-from registry._leaves import Carried
+from registry._leaves import Carried, OpaqueValue
 from registry.declarations import SharedObject
 from registry.errors import DefinitionConflict, NotShareable
 from registry.hosting import Waiter, Waiters
@@ -142,6 +142,24 @@ def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], d
         return args, kwargs, _codec.canonical(dict(bound.arguments))
     except NotShareable:  # a default that is no value, such as a sentinel, cannot be given either
         return args, kwargs, given
+
+
+def redacted(body: bytes, domain: str) -> bytes:
+    """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle."""
+
+    replaced = False
+
+    def incoming(leaf: object) -> object:
+        nonlocal replaced
+        if type(leaf) is Carried and leaf.domain and leaf.domain != domain:
+            replaced = True
+            return OpaqueValue(leaf.kind, leaf.domain)
+        return leaf
+
+    value = _codec.decode(body, incoming=incoming)
+    if not replaced:
+        return body
+    return _codec.encode_exception(value) if isinstance(value, BaseException) else _codec.encode(value)
 
 
 @lru_cache(maxsize=1024)

@@ -6,22 +6,25 @@ over ``memory://``.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import struct
 import sys
+import threading
 import time
 from time import monotonic
 from typing import Any, Protocol
 
 import attrs
 
-from registry import _codec, _peers
+from registry import _codec, _peers, _wire
 from registry._addresses import Address
 from registry._auth import ClientHandshake, NotNative
+from registry._wire import Kind
 from registry.declarations import Interface
-from registry.errors import AccessDenied, ServerNotFound, VersionMismatch
+from registry.errors import AccessDenied, RegistryError, ServerNotFound, VersionMismatch
 
 # How long a blocking read may last before its deadline is looked at again. The kernel keeps this time, so that a read
 # whose deadline is further away costs one system call and no poll.
@@ -34,6 +37,23 @@ _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 def clock() -> float:
     """Return seconds for telling how old something is; they go on while the machine is suspended, where it tells."""
     return time.clock_gettime(_BOOT) if _BOOT is not None else monotonic()
+
+
+def left(deadline: float | None) -> float:
+    """Return the seconds until a deadline as a lock's `acquire` takes them."""
+    if deadline is None:
+        return -1
+    return min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
+
+
+def command() -> str:
+    """Return how people know this program."""
+    return os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) and sys.argv[0] else "python"
+
+
+def is_gone(error: BaseException) -> bool:
+    """Tell the end of a connection from what a signal handler raised, which has no number of the kernel."""
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, RegistryError)
 
 
 class DeadlinePassed(Exception):
@@ -194,6 +214,28 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
             raise DeadlinePassed from error
         raise
     return Dialed(transport, greeting, handshake.leftover, same_user)
+
+
+def attached(transport: Transport, reader: _wire.Reader, limit: float | None, address: str) -> _wire.Attached:
+    """Return the answer to an attach; what follows it stays in the reader.
+
+    Raises:
+        ServerNotFound: It refuses the session, or says nothing by the limit.
+        OSError: The connection has ended.
+    """
+    while True:
+        for frame in reader:
+            if frame.kind == Kind.ATTACHED:
+                return _wire.decode_attached(frame.body)
+            if frame.kind == Kind.REFUSED:
+                raise ServerNotFound(address, frame.body.decode("utf-8", "replace"))
+        try:
+            data = transport.receive(limit)
+        except DeadlinePassed as error:
+            raise ServerNotFound(address, "it accepted the connection and then said nothing") from error
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
+        reader.feed(data)
 
 
 def _is_ours(sock: socket.socket, address: Address) -> bool:

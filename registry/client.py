@@ -255,7 +255,9 @@ class Home:
 
     def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """As `ManagerClient.listen`, until this client is closed."""
-        stop = self.link().listen(callback)
+        from registry import _keeper
+
+        stop = _keeper.listen(self.link(), callback)
         self._listening.append(stop)
         return stop
 

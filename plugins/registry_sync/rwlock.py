@@ -191,7 +191,7 @@ class RWLock:
             return [[holder] for holder in self._holders if holder != waiter.owner]
         if self._writer is not None:
             return [[self._writer]]
-        # They all wait for the same readers. One that has a deadline gives up if need be.
+        # They all wait for the same readers. One with a deadline gives up if need be, one that is away is passed over.
         for ahead in (*self._upgrade, *self._line):
             if ahead is waiter:
                 break
