@@ -18,6 +18,8 @@ Failure
     *A waiter dies*, or gives up: it held nothing, so nothing is marked. If it had been notified and had not yet
     returned from ``wait``, the notification passes on to the next. A notification whose receiver died just
     after it had returned may thus reach another one too.
+    *A waiter is cut off*: others are notified before it, and have the lock before it, until it is back. If it
+    had been notified it keeps that, and passes it on if it does not come back.
     *The time is up*: ``wait`` returns False, with the lock: the timeout is for the notification, not for the
     lock, for which it waits as long as it takes.
     *Whoever has the lock waits for something that the waiter has*, when it is notified or its time is up: ``wait``

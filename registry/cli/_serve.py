@@ -42,7 +42,7 @@ LOG_FILES = 3
     help="Whose pickles are taken: this user's, or any key holder's.",
 )
 @click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
-@click.option("--lease", metavar="S", type=float, help="Seconds a session without connection lives. [default: 30]")
+@click.option("--lease", metavar="S", type=float, help="Seconds a silent session is believed. [default: 30]")
 @click.option("--strict", is_flag=True, help="Fail if a plugin is off or broken.")
 @click.option(
     "--config",
