@@ -138,6 +138,7 @@ class Wire:
         self._random = random.Random(7)
         self._limits: tuple[int, int] | None = None
         self._stopped = False
+        self._held = False
         self._thread = threading.Thread(target=self._run, name="wire")
         self._thread.start()
 
@@ -147,6 +148,17 @@ class Wire:
 
     def cut_no_more(self) -> None:
         self._limits = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Cut what is open, and let nothing through for as long as the block lasts; who connects waits."""
+        self._held = True
+        self.cut()
+        try:
+            yield
+        finally:
+            self._held = False
+            self.cut()
 
     def cut(self) -> None:
         """Cut what is open now."""
@@ -173,7 +185,8 @@ class Wire:
             self.cuts += 1
 
         while True:
-            for ready in select.select([self._listener, self._wake, *pairs], [], [])[0]:
+            listening = [] if self._held else [self._listener]
+            for ready in select.select([*listening, self._wake, *pairs], [], [])[0]:
                 if ready is self._wake:
                     self._wake.recv(64)
                     for each in list(pairs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import BrokenBarrierError
 from typing import Any
 
 import msgspec
@@ -646,6 +647,62 @@ def test_time_in_which_the_server_stood_still_does_not_count(host: Host) -> None
     host.advance(START + 2 * host.lease + 4.9)
     assert not host.clients
     assert not pipe.attachment.outbox
+
+
+def test_a_waiter_without_a_connection_is_passed_over(host: Host, pipe: Pipe) -> None:
+    """It is told to the engine only where the session waits for something; back again it has what is free."""
+    one, two = Pipe(host, 2), Pipe(host, 3)
+    pipe.ask("lock:x", "acquire")
+    first, second = one.call("lock:x", "acquire"), two.call("lock:x", "acquire")
+    one.flush()
+    two.flush()
+    index = host.engine.index
+    host.detach(one.attachment, START)
+    assert host.engine.index == index + 1
+    pipe.ask("lock:x", "release")
+    two.hear()
+    assert two.outcomes[second]
+    two.ask("lock:x", "release")
+    index = host.engine.index
+    host.detach(pipe.attachment, START)
+    host.detach(two.attachment, START)
+    pipe.connect()
+    assert host.engine.index == index
+    one.connect()
+    one.flush()
+    assert one.outcomes[first]
+    assert not one.session.away
+
+
+def test_it_may_give_up_when_it_comes_back(host: Host, pipe: Pipe) -> None:
+    """What it has just been given goes on to the next."""
+    one = Pipe(host, 2)
+    pipe.ask("lock:x", "acquire")
+    seq = one.call("lock:x", "acquire")
+    one.flush()
+    host.detach(one.attachment, START)
+    pipe.ask("lock:x", "release")
+    one.connect()
+    assert one.outcomes[seq]
+    one.send(Kind.CANCEL, seq, _wire.encode(_wire.CancelBody(True)), received=0)
+    one.flush()
+    assert pipe.ask("lock:x", "acquire", False)
+
+
+def test_a_waiter_that_stays_away_ends_with_its_lease(host: Host, pipe: Pipe) -> None:
+    """And with it what was kept for it."""
+    one = Pipe(host, 2)
+    pipe.ask("barrier:x" + define(3), "parties")
+    one.call("lock:x", "acquire")
+    seq = one.call("barrier:x", "wait")
+    one.flush()
+    host.detach(one.attachment, START)
+    party = pipe.call("barrier:x", "wait")
+    pipe.flush()
+    host.advance(START + host.lease)
+    pipe.flush()
+    assert isinstance(pipe.outcomes[party], BrokenBarrierError)
+    assert seq in one.pending
 
 
 def test_the_end_of_an_older_connection_means_nothing(host: Host, pipe: Pipe) -> None:

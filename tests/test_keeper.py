@@ -51,6 +51,14 @@ def heard_of(server: ManagerServer, client: ManagerClient) -> float:
     return server.host.clients[client._home.link().key].heard
 
 
+def keeps_hearing(server: ManagerServer, client: ManagerClient, until: float) -> None:
+    """Wait until the server has heard of the session of a client after some time."""
+    deadline = server.now() + PATIENCE
+    while heard_of(server, client) <= until:
+        assert server.now() < deadline
+        threading.Event().wait(0.01)  # what is looked at is time itself
+
+
 # -- when there is a thread -------------------------------------------------------------------------
 
 
@@ -88,7 +96,7 @@ def test_a_program_that_does_nothing_keeps_what_it_holds(server: ManagerServer) 
     with connect(server.url, KEY) as client, another(server.url) as other:
         with client.lock("l"):
             began = server.now()
-            until(lambda ask: heard_of(server, client) > began + 3 * LEASE, other)
+            keeps_hearing(server, client, began + 3 * LEASE)
             assert not other.lock("l").acquire(timeout=0)
             client.counter("c").incr()
         assert other.counter("c").get() == 1
@@ -100,7 +108,7 @@ def test_they_go_on_while_a_call_waits(server: ManagerServer) -> None:
         items: list[object] = []
         with running(lambda: items.append(client.queue("q").get())):
             began = server.now()
-            until(lambda ask: heard_of(server, client) > began + 3 * LEASE, other)
+            keeps_hearing(server, client, began + 3 * LEASE)
             other.queue("q").put("item")
         assert items == ["item"]
 
@@ -144,6 +152,40 @@ def test_many_threads_and_cuts(server: ManagerServer) -> None:
             finally:
                 done.set()
         assert counter.get() == 4 * turns
+
+
+def test_who_is_cut_off_holds_up_nobody(home: Path) -> None:
+    """A waiter whose network is gone is passed over at once, not when its lease has ended."""
+    with (
+        ManagerServer(("127.0.0.1", 0), KEY) as server,
+        Wire(*server.address) as wire,  # type: ignore[misc]
+        another(server.url) as client,
+    ):
+        with another(f"tcp://127.0.0.1:{wire.port}") as cut_off, another(server.url) as last:
+            grant = client.lock("l").acquire()
+            grants: dict[str, object] = {}
+
+            def wait(name: str, waiter: ManagerClient) -> None:
+                grants[name] = waiter.lock("l").acquire(timeout=PATIENCE)
+                waiter.lock("l").release()
+
+            with running(lambda: wait("first", cut_off)):
+                until(lambda ask: len(ask.statistics(ask.lock("l"))["waiters"]) == 1, client)
+                with running(lambda: wait("second", last)):
+                    until(lambda ask: len(ask.statistics(ask.lock("l"))["waiters"]) == 2, client)
+                    with wire.held():
+                        until(lambda ask: is_away(server, cut_off), client)
+                        grant.release()
+                        until(lambda ask: "second" in grants, client)
+                        assert "first" not in grants
+                        assert is_away(server, cut_off)
+            assert grants["first"] and grants["second"]
+
+
+def is_away(server: ManagerServer, client: ManagerClient) -> bool:
+    """Tell whether the waits of a client are passed over."""
+    number = server.host.clients[client._home.link().key].number
+    return server.host.engine.sessions[number].away
 
 
 # -- listeners ---------------------------------------------------------------------------------------
@@ -314,7 +356,7 @@ while True:
 
 def test_nothing_of_a_holder_that_stood_still_takes_effect(home: Path) -> None:
     """It is stopped somewhere in its calls, for longer than its lease; it is told at its first call afterwards."""
-    with Served("tcp://127.0.0.1:0", lease=0.3) as server, connect(server.url, KEY) as client:
+    with Served("tcp://127.0.0.1:0", lease=size(3, 10) / 10) as server, connect(server.url, KEY) as client:
         with Script(HOLDER.format(key=KEY), server.url) as holder:
             for _ in range(size(3, 100)):
                 assert holder.line() == "in"
