@@ -107,3 +107,20 @@ def test_increments_through_a_wire_that_is_cut_count_once() -> None:
     counted = experiment("cuts.at_random", count)
     assert counted["value"] == counted["acknowledged"] == counted["different"] == counted["highest"] == count
     assert counted["cuts"] > 0
+
+
+# -- interruptions
+
+
+def test_signal_handlers_that_raise_lose_nothing() -> None:
+    """Interrupted anywhere in calls and blocks: no reply is wrong, no lock, item, claim, edit or count is lost."""
+    count = size(300, 2_000)
+    counted = experiment("signals.interruptions", count)
+    assert counted["interrupted"] == count
+    assert not counted["wrong"]
+    assert not counted["locks lost"]
+    for what in ("items lost", "items invented", "edits lost", "edits invented"):
+        assert counted[what] == [], what
+    for what in ("items twice", "edits twice", "claims left", "turns left", "guards left", "counter off", "entry off"):
+        assert not counted[what], what
+    assert counted["items"] and counted["blocks"]
