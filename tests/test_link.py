@@ -24,6 +24,7 @@ from registry.errors import (
     ServerNotFound,
     StateLost,
 )
+from registry.proxies._blocks import Hold
 
 
 @pytest.fixture
@@ -283,6 +284,28 @@ def test_a_grant_that_was_interrupted_on_its_way_goes_back(
     grant = lock.acquire()
     assert not grant.abandoned
     grant.release()
+
+
+def test_a_block_of_a_grant_that_was_interrupted_on_its_way_in_is_not_relied_on(
+    client: ManagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where entering a grant is interrupted, the lock goes back, and no later call of the thread relies on it."""
+    lock = client.lock("l")
+    link = client._home.link()
+    made = Hold.__init__
+
+    def interrupted(self: Hold, *args: Any) -> None:
+        made(self, *args)
+        monkeypatch.setattr(Hold, "__init__", made)
+        raise KeyboardInterrupt
+
+    grant = lock.acquire()
+    monkeypatch.setattr(Hold, "__init__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        grant.__enter__()
+    assert not link.guards
+    assert not lock.locked()
+    assert client.counter("c").incr() == 1
 
 
 # -- deadlines ------------------------------------------------------------------------------------

@@ -69,6 +69,8 @@ class Bond:
             raise CallTimeout(
                 f"{remote.title}.{self._method}()", None, _held_by(grant.holder), remote.home.link().label
             )
+        guards = remote.home.link().guards
+        depth = len(guards)
         hold = None
         try:
             # From here to the end of the block the calls of this thread carry the grant.
@@ -78,8 +80,9 @@ class Bond:
                 block.hold = hold
             return grant
         except BaseException:
-            # Interrupted on the way in: nobody else would give it back.
+            # Interrupted on the way in: nobody else would give it back. A hold that was half made has left its mark.
             (hold or Hold(remote, grant.number, "release", *self._before, grant.number)).forsake()
+            del guards[depth:]
             raise
 
     def _leave(
