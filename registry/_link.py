@@ -104,6 +104,8 @@ class Link:
         self._rows: dict[int, tuple[str, str, bytes]] = {}
         self._transport: Transport | None = None
         self._tell: Exception | None = None
+        # Of a loss that calls under way are to be told of, until one of them is.
+        self._untold: Exception | None = None
         self._broke = 0
         self.kept: Any = None  # by `_keeper`
         self._why = ""
@@ -359,12 +361,17 @@ class Link:
             try:
                 self._await(slot, deadline)
             except DeadlinePassed:
-                self._settle(slot)
-            except ServerNotFound:
                 if slot.failure is None:
+                    self._settle(slot)
+            except ServerNotFound as error:
+                if slot.failure is None:
+                    if slot.sent and not slot.readonly:  # on a connection before
+                        raise OutcomeUnknown(slot.title, str(error.reason), self.label) from error
                     raise
             frame = slot.reply
             if frame is None:
+                if isinstance(slot.failure, RegistryError):
+                    self._untold = None
                 raise slot.failure or RegistryError("a call ended without a reply")
             if slot.waiting and frame.kind == Kind.REPLY:
                 local.taking = slot
@@ -631,6 +638,8 @@ class Link:
         try:
             slot.parked = False  # nobody is to be woken to read who has left
             answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
+            if isinstance(slot.failure, RegistryError) and error is not slot.failure and self._untold is not None:
+                self._tell, self._untold = self._untold, None  # interrupted before it was told: the next call is
             with self._sending:  # or else a new connection might send it meanwhile
                 if self._pending.get(slot.seq) is not slot:
                     return
@@ -640,14 +649,22 @@ class Link:
                     if slot.reply is None and self._transport is not None:
                         self._send(slot)  # perhaps once more, which does no harm
                 elif error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
+                    self._tell_again(slot)
                     del self._pending[slot.seq]
                     return
                 else:
+                    self._tell_again(slot)
                     self._undo(slot)
             if not isinstance(error, RegistryError):
                 self._reconnect()
         finally:
             self._stop_leading()
+
+    def _tell_again(self, slot: Pending) -> None:
+        """Have another call tell which replies are there, since this one, which was to tell it, may never arrive."""
+        told = slot.fields.pop(_wire.RECEIVED_SET, None) if slot.fields is not None else None
+        if told is not None:
+            self._above += _wire.decode_sequences(told)
 
     def _abandon(self, slot: Pending) -> None:
         """Have a call undone that nobody waits for any more."""
@@ -836,5 +853,7 @@ class Link:
             self._note("lost")
             self._pending = {}
             self._taken = []
-            if changed and not told:
+            if changed and told:
+                self._untold = StateLost(reason, self.label)
+            elif changed:
                 self._tell = StateLost(reason, self.label)

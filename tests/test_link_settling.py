@@ -13,9 +13,10 @@ import pytest
 
 from registry import _codec, _link, _plugins, _wire
 from registry._host import Attachment, Host, Identity
+from registry._pending import Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry._wire import Kind
-from registry.errors import StateLost
+from registry.errors import OutcomeUnknown, ServerNotFound, StateLost
 
 START = 1_800_000_000.0
 NOTHING = _codec.encode_arguments((), {})
@@ -80,9 +81,13 @@ class About:
 @pytest.fixture
 def host() -> Host:
     """A server life without sockets."""
+    return life(b"l")
+
+
+def life(letter: bytes) -> Host:
     identity = Identity(
         address="memory://", name="x", pid=0, since=START, host="h", version="1", python="3", epoch=1,
-        life=b"l" * 16, plugins={},
+        life=letter * 16, plugins={},
     )  # fmt: skip
     return Host(
         _plugins.load(only=["registry_containers", "registry_sync"]).declarations, identity, seed=b"s", now=START
@@ -177,3 +182,76 @@ def test_a_lost_session_is_not_begun_anew_unnoticed(host: Host) -> None:
         link.call(count, "incr", NOTHING, about=About("counter:c"))
     assert len(pipes) == 3
     assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 2
+
+
+def test_a_loss_that_an_interrupt_hid_is_told_to_the_next_call(host: Host) -> None:
+    """A call is to be told that the session is lost, and a signal handler raises first: the loss is not forgotten."""
+    pipes: list[Pipe] = []
+    hosts = [host, life(b"m"), life(b"m")]
+
+    def interrupt() -> None:
+        raise Interruption
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        pipe = Pipe(hosts[len(pipes)])
+        pipes.append(pipe)
+        if len(pipes) == 2:
+            pipe.before_reading.append(interrupt)
+        return Dialed(pipe, Greeting(pipe.host.greeting, "x"), b"", True)
+
+    link = _link.Link(connect, "x", timeout=2.0)
+    count = link.handle("counter", "c", NOTHING)
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    pipes[0].close()
+    with pytest.raises(Interruption):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    with pytest.raises(StateLost):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 1
+
+
+def test_a_call_that_was_sent_is_not_said_to_be_unsent(host: Host) -> None:
+    """Its connection breaks, and the next server accepts and says nothing: what became of the call is unknown."""
+    pipes: list[Pipe] = []
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        pipe = Pipe(host)
+        pipes.append(pipe)
+        if len(pipes) == 1:
+            # The attach is answered; the reply to the call is lost.
+            pipe.before_reading += [lambda: None, pipe.close]
+        elif len(pipes) == 2:
+            pipe.holds_from = 0
+        return Dialed(pipe, Greeting(host.greeting, "x"), b"", True)
+
+    link = _link.Link(connect, "x", timeout=2.0)
+    count = link.handle("counter", "c", NOTHING)
+    with pytest.raises(OutcomeUnknown):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert _codec.decode(link.call(count, "get", NOTHING, about=About("counter:c"), readonly=True).body) == 1
+
+
+def pending(**fields: object) -> Pending:
+    """Return a call under way."""
+    return Pending(_link.CALL, 1, "get", NOTHING, About("queue:q"), False, **fields)  # type: ignore[arg-type]
+
+
+def test_what_an_unsent_call_was_to_acknowledge_the_next_one_does(host: Host) -> None:
+    """A call takes along which replies are there, and never arrives: the server hears of them by another."""
+    gone = True
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        if gone:
+            raise ServerNotFound("x", "nobody is there")
+        return Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True)
+
+    link = _link.Link(connect, "x", timeout=2.0)
+    count = link.handle("counter", "c", NOTHING)
+    link._pending = {1: pending(seq=1, waiting=True, delivered=True)}  # which holds the mark back
+    link._next, link._above = 3, [2]
+    with pytest.raises(ServerNotFound):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    gone = False
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    (session,) = host.engine.sessions.values()
+    assert session.above.rows() == ((2, 2),)
