@@ -18,7 +18,7 @@ from linearizability.checker import UNKNOWN, Model, Operation
 from linearizability.models import Counter, DictKeys, FairLock, Queue, ReentrantLock, Semaphore
 from registry import _codec, _wire
 from registry._leaves import Carried, Grant
-from registry._link import Pending
+from registry._pending import AgainError, Pending
 from registry._wire import Frame, Kind
 from registry.errors import CallTimeout, LockLost, ServerNotFound, StateLost
 
@@ -114,7 +114,7 @@ class Record:
         now, slot = self.tick(), attempt.slot
         if attempt.fate != "open":
             return
-        if slot.failure is not None and type(slot.failure).__name__ == "_AgainError":
+        if isinstance(slot.failure, AgainError):
             attempt.fate = "unknown"
         elif frame is not None:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
@@ -124,7 +124,7 @@ class Record:
             attempt.fate, attempt.leaving, attempt.closed = "undone", now, now
         elif isinstance(error, ServerNotFound) or (isinstance(error, StateLost) and not slot.waiting):
             attempt.fate = "nothing"
-        elif isinstance(error, LockLost) and slot.seq == 0:
+        elif not slot.sent:
             attempt.fate = "nothing"
         else:
             attempt.leaving = min(attempt.leaving, now)

@@ -17,6 +17,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from math import inf
 from queue import Empty, Full
 from random import Random
@@ -31,7 +32,7 @@ from linearizability.crew import Crew, Interruption, Killed, Member, Process, re
 from registry import SharedObject, _link, _wire
 from registry._host import Attachment, Client, Host, Identity
 from registry._leaves import Grant
-from registry._link import Pending
+from registry._pending import Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry._wire import Frame, Kind, ProtocolError
 from registry.client import ManagerClient
@@ -52,9 +53,12 @@ from registry_sync import LOCK, RLOCK, SEMAPHORE
 START = 1_000_000.0
 LIFE = 1_000_000  # more events than a life has; how far apart the numbers of the events of two lives are
 ADDRESS = "simulated"
+PID = 7  # of every client, so that messages have the same length whoever runs this
 DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
+#: With these a release may not have happened, and what it was to release is held still.
+UNSETTLED = (CallTimeout, OutcomeUnknown, ServerNotFound)
 #: What of the product blocks, reads the clock, or draws random numbers.
 MODULES: tuple[ModuleType, ...] = (_link, _locks)
 
@@ -183,7 +187,7 @@ class Life(Host):
     def __init__(self, world: World, number: int) -> None:
         identity = Identity(
             address="tcp://here:1", name="simulated", pid=1, since=START, host="here", version="1", python="3",
-            epoch=number, life=bytes([number]) * 16, plugins={},
+            epoch=number, life=number.to_bytes(16, "big"), plugins={},
         )  # fmt: skip
         seed = b"%d" % number
         super().__init__(DECLARATIONS, identity, seed=seed, now=world.wall, lease=world.lease)
@@ -210,12 +214,9 @@ class Link(_link.Link):
     count = 0
 
     def _new_session(self) -> None:
-        super()._new_session()
         self.count += 1
+        super()._new_session()
         self._next = self.count * CALLS + 1
-        world = self.process.world
-        self.key = world.random.randbytes(16)
-        world.sessions[self.key] = f"{self.process.name}.{self.count}"
 
     def handle(self, typeid: str, name: str, definition: bytes) -> int:
         handle = super().handle(typeid, name, definition)
@@ -237,8 +238,9 @@ class Link(_link.Link):
         return frame
 
     def result(self, *args: Any, **kwargs: Any) -> Any:
-        process = self.process
-        if process.world.may_interrupt(process.world.crew.running) and process.world.chance(0.01):
+        world, member = self.process.world, self.process.world.crew.running
+        if world.may_interrupt(member) and world.chance(0.01):
+            member.work.__self__.calls = False
             raise Interruption  # before the caller has what the server gave
         return super().result(*args, **kwargs)
 
@@ -264,11 +266,11 @@ class Program(Process):
         super().__init__(f"p{number}")
         self.world = world
         self.is_local = world.random.random() < 0.5
-        self.patience = world.random.choice((0.5, 2.0, 10.0))
-        link = Link.__new__(Link)
+        self.patience = world.random.choice((0.5, 2.0, 10.0)) if world.calls else 1000.0
+        world.making = self
+        self.link = link = Link.__new__(Link)
         link.process = self
         link.__init__(self.dial, ADDRESS, timeout=self.patience, label=self.name)  # type: ignore[misc]
-        self.link = link
         self.client = ManagerClient(ADDRESS, timeout=self.patience)
         self.client._home.adopt(link)
         self.counter = self.client.counter("c")
@@ -279,6 +281,7 @@ class Program(Process):
         self.rlock = self.client.rlock("r")
         self.semaphore = self.client.semaphore("s", PERMITS)
         self.grants: list[tuple[str, Grant]] = []
+        self.failures: dict[int, type[BaseException | None]] = {}  # what the last call of each thread raised
         self.changed = 0  # the last session in which a change was acknowledged
         self.untold: set[int] = set()  # sessions whose loss it has not been told of
         self.threads = threads
@@ -309,7 +312,8 @@ class Program(Process):
         """Look whether the loss of a session is told once, and to those only who had changed something."""
         # The numbers tell the session in which an attempt was answered.
         number = attempt.slot.seq // CALLS
-        told = isinstance(error, (StateLost, OutcomeUnknown, LockLost))
+        self.failures[attempt.thread] = type(error)
+        told = isinstance(error, (StateLost, OutcomeUnknown, LockLost, ServerNotFound))
         if told:
             self.untold.clear()
         if isinstance(error, StateLost) and not self.changed and not self.world.is_fine:
@@ -321,7 +325,7 @@ class Program(Process):
                 self.untold -= lost
             if not attempt.slot.readonly:
                 self.changed = number
-                if number == self.link.count:
+                if number == self.link.count and not attempt.slot.waiting:  # that might be taken back
                     self.untold.add(number)
 
 
@@ -347,9 +351,11 @@ class Thread:
         while program.grants:
             self.attempt(self.give_back)
             world.crew.point()
-        if self.place == 0:
-            for _ in range(3):
-                self.attempt(program.counter.get)
+
+    def settle(self) -> None:
+        """Make some calls that do nothing, with which all that was given up before is settled."""
+        for _ in range(3):
+            self.attempt(self.program.counter.get)
 
     def attempt(self, use: Callable[[], object]) -> None:
         """Do one thing, whatever comes of it."""
@@ -367,7 +373,7 @@ class Thread:
         link, world = self.program.link, self.world
         local = link.local
         if "rlock" in world.kinds:
-            world.left.add((self.program.name, self.place))
+            world.left.add("rlock")
             self.program.rlock.acquire(timeout=0.3)
         if local.session == link.key:
             world.record.thread_left(self.place, world.sessions[local.session])
@@ -409,10 +415,14 @@ class Thread:
         elif what < 0.7:
             queue.qsize()
         else:
-            with queue.claim(timeout=timeout):
-                self.work()
-                if random.random() < 0.5:
-                    self.program.counter.incr(1)
+            try:
+                with queue.claim(timeout=timeout):
+                    self.work()
+                    if random.random() < 0.5:
+                        self.program.counter.incr(1)
+            finally:
+                if self.program.failures.get(self.place) in UNSETTLED:
+                    self.world.left.add("queue")  # nobody can settle it again
 
     def use_lock(self) -> None:
         random, lock = self.world.random, self.program.lock
@@ -420,14 +430,10 @@ class Thread:
         if what < 0.1:
             lock.locked()
         elif what < 0.4 and not self.program.grants:
-            with lock:  # for ever, which nobody does who may keep others waiting
-                for _ in range(random.randint(0, 2)):
-                    self.work()
-                    self.program.guarded.incr()
+            # For ever, which nobody does who may keep others waiting.
+            self.within("lock", lock, self.program.guarded.incr)
         elif what < 0.6:
-            with lock.acquire(timeout=random.choice((0.3, 1.0))):
-                self.work()
-                self.program.guarded.incr()
+            self.within("lock", lock.acquire(timeout=random.choice((0.3, 1.0))), self.program.guarded.incr)
         elif self.program.grants and what < 0.8:
             self.give_back()
         else:
@@ -439,11 +445,8 @@ class Thread:
         if what < 0.1:
             rlock.locked()
         elif what < 0.6:
-            with rlock.acquire(timeout=random.choice((0.3, 1.0, 3.0))):
-                self.work()
-                if random.random() < 0.5:
-                    with rlock:
-                        self.work()
+            again = partial(self.within, "rlock", rlock, self.work)
+            self.within("rlock", rlock.acquire(timeout=random.choice((0.3, 1.0, 3.0))), again)
         elif self.program.grants and what < 0.8:
             self.give_back()
         else:
@@ -455,12 +458,25 @@ class Thread:
         if what < 0.1:
             semaphore.value()
         elif what < 0.4 and not self.program.grants:
-            with semaphore:
-                self.work()
+            self.within("semaphore", semaphore, self.work)
         elif self.program.grants and what < 0.7:
             self.give_back()
         else:
             self.take("semaphore", semaphore)
+
+    def within(self, kind: str, held: Any, use: Callable[[], object]) -> None:
+        """Do something inside a block, some times."""
+        grant = None
+        try:
+            with held as grant:
+                for _ in range(self.world.random.randint(0, 2)):
+                    self.work()
+                    use()
+        except BaseException:
+            # Where the release was not made in time, the block is left and the grant is there.
+            if grant is not None and self.program.failures.get(self.place) in UNSETTLED:
+                self.program.grants.append((kind, grant))
+            raise
 
     def take(self, kind: str, lock: Any) -> None:
         """Acquire and keep it."""
@@ -520,7 +536,8 @@ class World:
         self.wires: list[Wire] = []
         self.programs: list[Program] = []
         self.dead: list[Program] = []
-        self.left: set[tuple[str, int]] = set()
+        self.making: Program | None = None
+        self.left: set[str] = set()  # the types of which something may be held by nobody
         self.life = 1
         self.host: Life | None = Life(self, 1)
 
@@ -535,15 +552,16 @@ class World:
 
     def run(self) -> Recording:
         """Let the clients call, wind up, and look at what is left."""
-        others = {"os": SimpleNamespace(urandom=self.random.randbytes, getpid=os.getpid, path=os.path), "_host": _here}
+        others = {
+            "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path),
+            "_host": lambda: "here",
+            "_command": lambda: "test",
+        }
         with replaced(self.crew, MODULES, **others):
             try:
                 for _ in range(self.random.randint(2, 3)):
                     self.join()
-                stalled = self.course()
-                if not stalled:
-                    self.look()
-                    stalled = self.audit()
+                stalled = self.course() or self.settle() or self.audit()
             finally:
                 for program in self.programs:
                     self.crew.kill(program)
@@ -552,12 +570,20 @@ class World:
             history, self.record.models(history), tuple(self.refused), tuple(self.record.broken), tuple(stalled)
         )
 
+    def draw_key(self, size: int) -> bytes:
+        """Draw the key of the session that a process begins."""
+        member = self.crew.running
+        program: Any = self.making if member is None else member.process
+        key = self.random.randbytes(size)
+        self.sessions[key] = f"{program.name}.{program.link.count}"
+        return key
+
     # -- the course
 
     def course(self) -> list[str]:
         """Let things happen until all are done; return who does not come to an end."""
         for _ in range(400 * self.calls):
-            if self.calls <= 0:
+            if self.calls <= 0 or not self.crew.members:
                 break
             self.turn()
         self.calls, self.trouble = 0, 0.0
@@ -601,7 +627,7 @@ class World:
             things.append((self.bury, 1))
         if trouble:
             things += [(self.cut, trouble / 2), (self.interrupt, trouble), (self.die, trouble / 10)]
-            if self.restarts and self.host is not None:
+            if self.restarts and self.host is not None and self.life < 5:
                 things.append((self.crash, trouble / 15))
         if len(things) == 1:
             self.pass_time(inf)  # nothing else can happen
@@ -691,7 +717,7 @@ class World:
 
     def may_interrupt(self, member: Member | None) -> bool:
         """Tell whether a thread is its process's first, where signal handlers run, and uses something shared."""
-        if member is None or member.place != 0 or not member.process.alive:
+        if member is None or member.place != 0 or member.is_shielded or not member.process.alive:
             return False
         thread = getattr(member.work, "__self__", None)
         return isinstance(thread, Thread) and thread.calls
@@ -700,7 +726,9 @@ class World:
         """Let a signal handler raise in a thread, where it waits."""
         waiting = [member for member in self.crew.members if self.may_interrupt(member)]
         if waiting:
-            self.crew.go_on(self.random.choice(waiting), Interruption())
+            member = self.random.choice(waiting)
+            member.work.__self__.calls = False  # type: ignore[attr-defined] # but not in what that sets off
+            self.crew.go_on(member, Interruption())
 
     def die(self) -> None:
         """Kill a process, or let it say goodbye. Another one comes."""
@@ -754,6 +782,16 @@ class World:
 
     # -- the end
 
+    def settle(self) -> list[str]:
+        """Let each process call once more, and look at what is left then."""
+        for program in self.programs:
+            if program.alive:
+                self.crew.enlist(program, Thread(program, -1).settle, -1)
+        stalled = self.finish()
+        if not stalled:
+            self.look()
+        return stalled
+
     def look(self) -> None:
         """After all is given back, nothing is held, nobody waits, and nothing is left open."""
         broken, host = self.record.broken, self.host
@@ -768,7 +806,7 @@ class World:
         for (typeid, name), hosted in host.engine.objects.items():
             found = host.statistics(typeid, name)
             held = found.get("holder") or found.get("claims") or found.get("holders")
-            if held and not (typeid == "rlock" and self.left):
+            if held and typeid not in self.left:
                 broken.append(f"{typeid}:{name} is held by {held} at the end")
             if hosted.waits:
                 broken.append(f"{typeid}:{name} has {len(hosted.waits)} who wait at the end")
@@ -813,10 +851,6 @@ class World:
         """Say so where something is not to be had after everybody has left."""
         if not grant:
             self.record.broken.append(f"{what} is held by {grant.holder} after everybody has left")
-
-
-def _here() -> str:
-    return "here"
 
 
 def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> Recording:

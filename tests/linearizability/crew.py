@@ -52,6 +52,7 @@ class Member:
         self.place = place
         self.ready: Callable[[], object] = _always
         self.until = inf
+        self.is_shielded = False  # nothing is to be thrown
         self.ended = False
         self.error: BaseException | None = None
         self.raising: BaseException | None = None  # thrown where it waits, when it goes on
@@ -177,7 +178,11 @@ class Crew:
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:
         if event == "line" and self.running is not None and not self.is_dead and self.random.random() < self.fine:
-            self.point()
+            self.running.is_shielded = True
+            try:
+                self.point()
+            finally:
+                self.running.is_shielded = False
         return self._line
 
 
