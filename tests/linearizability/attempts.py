@@ -15,12 +15,12 @@ from typing import Any
 import attrs
 
 from linearizability.checker import UNKNOWN, Model, Operation
-from linearizability.models import Counter, DictKeys, FairLock, Queue, ReentrantLock, Semaphore
+from linearizability.models import Counter, DictKeys, Lock, Queue, ReentrantLock, Semaphore
 from registry import _codec, _wire
 from registry._leaves import Carried, Grant
 from registry._pending import AgainError, Pending
 from registry._wire import Frame, Kind
-from registry.errors import CallTimeout, LockLost, ServerNotFound, StateLost
+from registry.errors import CallTimeout, Deadlock, LockLost, ServerNotFound, StateLost
 
 ROOM = 2  # in the queue
 PERMITS = 2  # of the semaphore
@@ -31,7 +31,7 @@ MODELS: dict[str, Model] = {
     "counter:c": Counter(),
     "dict:d": DictKeys(),
     "queue:q": Queue(ROOM),
-    "lock:l": FairLock(),
+    "lock:l": Lock(),  # whose line passes over those who are cut off
     "rlock:r": ReentrantLock(),
     "semaphore:s": Semaphore(PERMITS),
 }
@@ -114,7 +114,9 @@ class Record:
         now, slot = self.tick(), attempt.slot
         if attempt.fate != "open":
             return
-        if isinstance(slot.failure, AgainError):
+        if not slot.seq:
+            attempt.fate = "nothing"  # it was made again, or not at all
+        elif isinstance(slot.failure, AgainError):
             attempt.fate = "unknown"
         elif frame is not None:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
@@ -140,12 +142,12 @@ class Record:
             attempt.leaving = min(attempt.leaving, self.tick())
 
     def settled(self, slot: Pending, frame: Frame) -> None:
-        """The server has answered an undo."""
+        """The server has answered an undo, or what nobody waits for."""
         attempt = self.by_slot[id(slot)]
         now = self.tick()
         if frame.kind == Kind.CANCELLED:
             attempt.fate, attempt.closed = "undone", now
-        elif frame.kind == Kind.STANDS:
+        elif frame.kind == Kind.STANDS or slot.unattended:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
         else:
             self.broken.append(f"{attempt.call} was undone, and settled by a frame of kind {frame.kind}")
@@ -235,7 +237,7 @@ class Record:
         result = self.result(attempt)
         returned = inf if result is UNKNOWN else attempt.ended
         subject, verb, argument = self.said(attempt, subject)
-        if verb == "" or (result is LockLost and verb not in ("guarded", "settle")):
+        if verb == "" or (result is LockLost and verb not in ("guarded", "settle")) or result is Deadlock:
             return []
         rows = [
             self.operation(subject, session, process, verb, argument, attempt.begun, returned, result, attempt.call)

@@ -21,6 +21,7 @@ from functools import partial
 from math import inf
 from queue import Empty, Full
 from random import Random
+from select import POLLIN
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -28,8 +29,8 @@ import attrs
 
 from linearizability.attempts import CALLS, KINDS, PERMITS, ROOM, Attempt, Record
 from linearizability.checker import Model, Operation
-from linearizability.crew import Crew, Interruption, Killed, Member, Process, replaced
-from registry import SharedObject, _link, _wire
+from linearizability.crew import Crew, Interruption, Member, Process, replaced
+from registry import SharedObject, _keeper, _link, _wire
 from registry._host import Attachment, Client, Host, Identity
 from registry._leaves import Grant
 from registry._pending import Pending
@@ -57,10 +58,9 @@ PID = 7  # of every client, so that messages have the same length whoever runs t
 DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
-#: With these a release may not have happened, and what it was to release is held still.
-UNSETTLED = (CallTimeout, OutcomeUnknown, ServerNotFound)
 #: What of the product blocks, reads the clock, or draws random numbers.
-MODULES: tuple[ModuleType, ...] = (_link, _locks)
+MODULES: tuple[ModuleType, ...] = (_link, _locks, _keeper)
+KEEPER = -2  # the place of the thread that looks after a process's session
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ class Wire:
         self.world = world
         self.process = process
         self.host = host
-        self.attachment = Attachment("", process.name)
+        self.attachment = Attachment("", process.name, leased=not process.is_local)
         self.attachment.sink = self
         self.reader = _wire.Reader()
         self.up = bytearray()
@@ -108,6 +108,8 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         random, crew = self.world.random, self.world.crew
+        if crew.is_dead:
+            return
         if random.random() < 0.3:
             crew.point()
         rest = data
@@ -121,8 +123,6 @@ class Wire:
                 crew.point()
 
     def _check_writable(self) -> None:
-        if self.world.crew.is_dead:
-            raise Killed
         if self.closed:
             raise OSError(errno.EBADF, "closed")
         if self.hung_up and not self.swallows:
@@ -171,6 +171,9 @@ class Wire:
         self.lose_down()
         self.hung_up = True
         self.swallows = random.random() < 0.3
+
+    def fileno(self) -> int:
+        return -1 if self.closed else 0
 
     def lose_down(self) -> None:
         """Let only some of what is on its way down arrive."""
@@ -225,8 +228,7 @@ class Link(_link.Link):
 
     def _run(self, slot: Pending, deadline: float | None) -> Frame:
         world = self.process.world
-        member = world.crew.running
-        attempt = world.record.begin(self.process.name, member.place if member is not None else -1, slot)
+        attempt = world.record.begin(self.process.name, world.place, slot)
         try:
             frame = super()._run(slot, deadline)
         except BaseException as error:
@@ -244,9 +246,49 @@ class Link(_link.Link):
             raise Interruption  # before the caller has what the server gave
         return super().result(*args, **kwargs)
 
-    def _abandon(self, slot: Pending, **how: Any) -> None:
+    def _undo(self, slot: Pending) -> None:
         self.process.world.record.abandoned(slot)
-        super()._abandon(slot, **how)
+        super()._undo(slot)
+
+    def _register_later(self, slot: Pending, session: bytes) -> None:
+        record = self.process.world.record
+        attempt = record.begin(self.process.name, self.process.world.place, slot)
+        try:
+            super()._register_later(slot, session)
+        finally:
+            if not slot.seq:
+                attempt.fate = "nothing"
+
+    def _dismiss(self, slot: Pending) -> None:
+        there = self._pending.get(slot.seq) is slot
+        super()._dismiss(slot)
+        if there and slot.reply is not None:
+            self.process.world.record.settled(slot, slot.reply)
+
+    def _keep(self, connected: Any = None) -> None:
+        if self.kept is not None:
+            return
+        kept = self.kept = _keeper.Kept(self)
+        kept._beat_at = self.process.world.crew.now + self.lease / 3
+        if connected is not None:
+            kept.note(_keeper.CONNECTED, connected)
+        elif self._transport is not None:
+            kept._connection, kept.state = self._transport, _keeper.CONNECTED
+        self.process.world.crew.enlist(self.process, partial(self.look_after, kept), KEEPER)
+
+    def look_after(self, kept: _keeper.Kept) -> None:
+        """Do what the keeper's thread does for this session."""
+        crew = self.process.world.crew
+        while kept.is_wanted:
+            number, events = kept.events()
+            wire: Any = kept._awaited
+
+            def said() -> bool:
+                return number >= 0 and (wire.closed or wire.hung_up or bool(events & POLLIN and wire.arrived))
+
+            crew.wait(lambda: kept._changes or said(), crew.now + kept.pause())
+            kept.turn(said(), min(_keeper.ATTEMPT, self.lease / 3))
+        self.kept = None
 
     def _hand_out(self, frame: Frame) -> None:
         slot = self._pending.get(frame.sequence)
@@ -281,7 +323,6 @@ class Program(Process):
         self.rlock = self.client.rlock("r")
         self.semaphore = self.client.semaphore("s", PERMITS)
         self.grants: list[tuple[str, Grant]] = []
-        self.failures: dict[int, type[BaseException | None]] = {}  # what the last call of each thread raised
         self.changed = 0  # the last session in which a change was acknowledged
         self.untold: set[int] = set()  # sessions whose loss it has not been told of
         self.threads = threads
@@ -312,7 +353,6 @@ class Program(Process):
         """Look whether the loss of a session is told once, and to those only who had changed something."""
         # The numbers tell the session in which an attempt was answered.
         number = attempt.slot.seq // CALLS
-        self.failures[attempt.thread] = type(error)
         told = isinstance(error, (StateLost, OutcomeUnknown, LockLost, ServerNotFound))
         if told:
             self.untold.clear()
@@ -415,14 +455,10 @@ class Thread:
         elif what < 0.7:
             queue.qsize()
         else:
-            try:
-                with queue.claim(timeout=timeout):
-                    self.work()
-                    if random.random() < 0.5:
-                        self.program.counter.incr(1)
-            finally:
-                if self.program.failures.get(self.place) in UNSETTLED:
-                    self.world.left.add("queue")  # nobody can settle it again
+            with queue.claim(timeout=timeout):
+                self.work()
+                if random.random() < 0.5:
+                    self.program.counter.incr(1)
 
     def use_lock(self) -> None:
         random, lock = self.world.random, self.program.lock
@@ -431,9 +467,9 @@ class Thread:
             lock.locked()
         elif what < 0.4 and not self.program.grants:
             # For ever, which nobody does who may keep others waiting.
-            self.within("lock", lock, self.program.guarded.incr)
+            self.within(lock, self.program.guarded.incr)
         elif what < 0.6:
-            self.within("lock", lock.acquire(timeout=random.choice((0.3, 1.0))), self.program.guarded.incr)
+            self.within(lock.acquire(timeout=random.choice((0.3, 1.0))), self.program.guarded.incr)
         elif self.program.grants and what < 0.8:
             self.give_back()
         else:
@@ -445,8 +481,8 @@ class Thread:
         if what < 0.1:
             rlock.locked()
         elif what < 0.6:
-            again = partial(self.within, "rlock", rlock, self.work)
-            self.within("rlock", rlock.acquire(timeout=random.choice((0.3, 1.0, 3.0))), again)
+            again = partial(self.within, rlock, self.work)
+            self.within(rlock.acquire(timeout=random.choice((0.3, 1.0, 3.0))), again)
         elif self.program.grants and what < 0.8:
             self.give_back()
         else:
@@ -458,25 +494,18 @@ class Thread:
         if what < 0.1:
             semaphore.value()
         elif what < 0.4 and not self.program.grants:
-            self.within("semaphore", semaphore, self.work)
+            self.within(semaphore, self.work)
         elif self.program.grants and what < 0.7:
             self.give_back()
         else:
             self.take("semaphore", semaphore)
 
-    def within(self, kind: str, held: Any, use: Callable[[], object]) -> None:
+    def within(self, held: Any, use: Callable[[], object]) -> None:
         """Do something inside a block, some times."""
-        grant = None
-        try:
-            with held as grant:
-                for _ in range(self.world.random.randint(0, 2)):
-                    self.work()
-                    use()
-        except BaseException:
-            # Where the release was not made in time, the block is left and the grant is there.
-            if grant is not None and self.program.failures.get(self.place) in UNSETTLED:
-                self.program.grants.append((kind, grant))
-            raise
+        with held:
+            for _ in range(self.world.random.randint(0, 2)):
+                self.work()
+                use()
 
     def take(self, kind: str, lock: Any) -> None:
         """Acquire and keep it."""
@@ -546,6 +575,11 @@ class World:
         """The server's clock."""
         return START + self.crew.now
 
+    @property
+    def place(self) -> int:
+        """Which thread of its process runs."""
+        return self.crew.running.place if self.crew.running is not None else KEEPER
+
     def chance(self, part: float) -> bool:
         """Draw whether something happens that happens more often the more trouble there is."""
         return self.random.random() < part * self.trouble
@@ -556,6 +590,10 @@ class World:
             "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path),
             "_host": lambda: "here",
             "_command": lambda: "test",
+            "thread_name": lambda: "a thread",
+            "clock": lambda: self.crew.now,
+            "_keeper": SimpleNamespace(wake=lambda: None),
+            "_is_writable": lambda number: True,
         }
         with replaced(self.crew, MODULES, **others):
             try:
@@ -565,6 +603,7 @@ class World:
             finally:
                 for program in self.programs:
                     self.crew.kill(program)
+                self.crew.over = True
         history = self.record.history()
         return Recording(
             history, self.record.models(history), tuple(self.refused), tuple(self.record.broken), tuple(stalled)
@@ -583,7 +622,7 @@ class World:
     def course(self) -> list[str]:
         """Let things happen until all are done; return who does not come to an end."""
         for _ in range(400 * self.calls):
-            if self.calls <= 0 or not self.crew.members:
+            if self.calls <= 0 or not self.busy():
                 break
             self.turn()
         self.calls, self.trouble = 0, 0.0
@@ -592,10 +631,14 @@ class World:
     def finish(self) -> list[str]:
         """Let all come to an end without further trouble."""
         for _ in range(20_000):
-            if not self.crew.members and not self.waits_for_the_server():
+            if not self.busy() and not self.waits_for_the_server():
                 return []
             self.turn()
-        return [f"{member.thread.name} waits" for member in self.crew.members] or ["the server waits"]
+        return [f"{member.thread.name} waits" for member in self.busy()] or ["the server waits"]
+
+    def busy(self) -> list[Member]:
+        """Return the threads that are to come to an end."""
+        return [member for member in self.crew.members if member.place != KEEPER]
 
     def waits_for_the_server(self) -> bool:
         """Tell whether the server has something to do still."""

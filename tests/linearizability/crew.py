@@ -99,6 +99,7 @@ class Crew:
         self.traced = frozenset(traced)
         self.members: list[Member] = []
         self.running: Member | None = None
+        self.over = False
         self.back = threading.Lock()
         self.back.acquire()
 
@@ -165,8 +166,8 @@ class Crew:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the thread that asks is one of a dead process."""
-        return self.running is not None and not self.running.process.alive
+        """Whether the thread that asks is one of a dead process, or all is over: then nothing has an effect."""
+        return self.over or (self.running is not None and not self.running.process.alive)
 
     def trace(self) -> None:
         """Let the thread that calls this lose its turn at any line of the traced files, where steps are fine."""
@@ -200,7 +201,7 @@ class Lock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         crew = self._crew
         if crew.is_dead:
-            raise Killed
+            return True
         if self._locked:
             if not blocking:
                 return False
@@ -238,7 +239,7 @@ class RLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         crew = self._crew
         if crew.is_dead:
-            raise Killed
+            return True
         me = crew.running or crew
         if self._owner is not me:
             if self._owner is not None:
