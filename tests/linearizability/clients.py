@@ -283,10 +283,10 @@ class Link(_link.Link):
             number, events = kept.events()
             wire: Any = kept._awaited
 
-            def said() -> bool:
-                return number >= 0 and (wire.closed or wire.hung_up or bool(events & POLLIN and wire.arrived))
+            def said(wire: Any = wire, watched: bool = number >= 0, reads: int = events & POLLIN) -> bool:
+                return watched and (wire.closed or wire.hung_up or bool(reads and wire.arrived))
 
-            crew.wait(lambda: kept._changes or said(), crew.now + kept.pause())
+            crew.wait(lambda said=said: kept._changes or said(), crew.now + kept.pause())
             kept.turn(said(), min(_keeper.ATTEMPT, self.lease / 3))
         self.kept = None
 
