@@ -438,11 +438,14 @@ class Host:
             The sessions that were ended, with their connections; the shell closes these.
         """
         ended: list[tuple[Client, Attachment | None]] = []
-        for key in [*self._suspended, *self._leased]:
+        for key in list(self._suspended):
             client = self.clients[key]
-            attachment = client.attachment
-            until = client.expires if attachment is None else client.heard + self.lease
-            if until is None or until > now:
+            if client.expires is not None and client.expires <= now:
+                self.end(client, now)
+                ended.append((client, None))
+        for key in list(self._leased):
+            client, attachment = self.clients[key], self.clients[key].attachment
+            if client.heard + self.lease > now:
                 continue
             if attachment is not None and is_behind(attachment):
                 client.heard = now

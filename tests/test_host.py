@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from registry import SharedObject, _codec, _image, _wire
 from registry._engine import KEPT_VACANT
 from registry._events import Call
-from registry._host import Attachment, Host, Identity
+from registry._host import Attachment, Client, Host, Identity
 from registry._leaves import Caller, Carried, Grant, OpaqueValue
 from registry._wire import DELETE, IN_FLIGHT, Kind, ProtocolError
 from registry.errors import (
@@ -633,6 +633,20 @@ def test_who_has_sent_what_was_not_taken_is_alive(host: Host) -> None:
     assert host.clients
     host.advance(START + 2 * host.lease)
     assert not host.clients
+
+
+def test_a_session_of_another_protocol_has_the_time_that_its_shell_gives(host: Host) -> None:
+    """Suspended until a time it lives as long, whatever its own kind of connection is."""
+    client = Client(b"stock", Caller("here", 7), "here:1", 7)
+    client.attachment = Attachment()
+    host.adopt(client)
+    host.suspend(client, START + 10.0)
+
+    def is_behind(attachment: Attachment) -> bool:
+        raise AssertionError("its shell has no such connection")
+
+    assert host.judge(START + 9.9, is_behind) == []
+    assert host.judge(START + 10.0, is_behind) == [(client, None)]
 
 
 def test_time_in_which_the_server_stood_still_does_not_count(host: Host) -> None:
