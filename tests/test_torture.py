@@ -7,10 +7,13 @@ printed (``pytest -s``) and never judged.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
-from sizes import size
+from linearizability.checker import Operation
+from sizes import LONG, size
 from torture.nursery import experiment
+from torture.recorded import judge, write
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="deaths are exact where there are pidfds"),
@@ -124,3 +127,50 @@ def test_signal_handlers_that_raise_lose_nothing() -> None:
     for what in ("items twice", "edits twice", "claims left", "turns left", "guards left", "counter off", "entry off"):
         assert not counted[what], what
     assert counted["items"] and counted["blocks"]
+
+
+# -- everything at once
+
+
+def test_what_real_processes_are_told_is_linearizable(tmp_path: Path) -> None:
+    """What clients that are killed, stopped and cut off are told of five kinds of objects could have come in turn."""
+    count = size(4, 200)
+    counted = experiment("recorded.histories", count, tmp_path)
+    assert counted["well"] == count, f"what failed can be looked at: {counted['written']}"
+    assert counted["calls"] > 700 * count
+    assert counted["pauses"] and counted["cuts"]
+
+
+def test_a_wrong_history_is_found_and_written_down(tmp_path: Path) -> None:
+    """An item that came twice is judged wrong, and the file shows the verdict and every call."""
+    twice = [
+        Operation(process=7, verb="put", argument="x", invoked=1_000, returned=2_000, subject="queue", call=(7, 1)),
+        Operation(process=8, verb="get", result="x", invoked=3_000, returned=4_000, subject="queue", call=(8, 1)),
+        Operation(process=9, verb="get", result="x", invoked=3_500, returned=9_000, subject="queue", call=(9, 1)),
+    ]
+    verdict, why = judge(twice, fair=True)
+    assert verdict == "wrong"
+    write(twice, why, tmp_path / "twice.txt")
+    text = (tmp_path / "twice.txt").read_text(encoding="utf-8")
+    assert "'queue', '') is not linearizable" in text
+    assert "[0.0, 1.0] (7, 1): put('x') -> None" in text
+    assert text.count("get() -> 'x'") >= 3
+
+
+# -- leases
+
+
+def test_nothing_takes_effect_that_a_stopped_holder_sends_past_its_lease() -> None:
+    """Whoever stood still past its lease is told at its first call in the block, and has changed nothing since."""
+    count = size(10, 100)
+    counted = experiment("leases.stopped_holders", count)
+    for what in ("handed over", "flagged", "told", "blocks lost", "fine afterwards"):
+        assert counted[what] == count, what
+    assert counted["changed afterwards"] == counted["acknowledged wrongly"] == 0
+
+
+def test_a_server_that_stood_still_lets_nobody_expire() -> None:
+    """Holders keep their locks while the server stands still for longer than the lease."""
+    counted = experiment("leases.stalled_server", *((10, 1, 2) if LONG else (1, 2, 3)))
+    assert counted["held"] == counted["kept"] == counted["worked"] == counted["counted"]
+    assert counted["flagged"] == 0

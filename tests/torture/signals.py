@@ -89,7 +89,18 @@ class Victim:
 
     def run(self, interrupts: int) -> None:
         """Call one thing after the other until so many calls were interrupted."""
-        deeds = (self.count, self.write, self.read, self.put, self.get, self.get_nowait, self.claim, self.block, self.granted, self.edit)
+        deeds = (
+            self.count,
+            self.write,
+            self.read,
+            self.put,
+            self.get,
+            self.get_nowait,
+            self.claim,
+            self.block,
+            self.granted,
+            self.edit,
+        )
         turn = 0
         try:
             while self.alarm.raised < interrupts and len(self.wrong) < 10:
@@ -205,7 +216,6 @@ class Victim:
             self.alarm.stop()
         except Interrupt:
             pass
-
 
     def granted(self) -> None:
         """Enter and leave a block of a grant."""
