@@ -616,10 +616,10 @@ class Link:
         seconds = slot.seconds
         if slot.insisting:
             raise OutcomeUnknown(slot.title, "there was no answer in time; it takes effect once it arrives", self.label)
-        if slot.kind == Kind.CONTROL or not slot.sent:
-            slot.failure = CallTimeout(slot.title, seconds, server=self.label)
-            return
-        with self._sending:
+        with self._sending:  # or else a new connection might send it meanwhile
+            if slot.kind == Kind.CONTROL or not slot.sent:
+                slot.failure = CallTimeout(slot.title, seconds, server=self.label)
+                return
             self._send_cancel(slot, undo=False)
         try:
             self._await(slot, monotonic() + SETTLE)

@@ -15,7 +15,7 @@ from registry import _codec, _link, _plugins, _wire
 from registry._host import Attachment, Host, Identity
 from registry._pending import Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting
-from registry._wire import Kind
+from registry._wire import Frame, Kind
 from registry.errors import OutcomeUnknown, ServerNotFound, StateLost
 
 START = 1_800_000_000.0
@@ -255,3 +255,23 @@ def test_what_an_unsent_call_was_to_acknowledge_the_next_one_does(host: Host) ->
     link.call(count, "incr", NOTHING, about=About("counter:c"))
     (session,) = host.engine.sessions.values()
     assert session.above.rows() == ((2, 2),)
+
+
+def test_a_call_that_is_sent_at_its_deadline_is_settled(host: Host) -> None:
+    """Another thread sends it as its own gives it up: it is not said to have had no effect."""
+    slot = pending(seq=1)
+
+    class Sending:
+        """Held by the other thread until now, which has sent the call and has had its reply."""
+
+        def __enter__(self) -> None:
+            slot.sent = True
+            slot.reply = Frame(Kind.REPLY, 1, 1, 0, 0, _codec.encode(None))
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link._sending = Sending()  # type: ignore[assignment]
+    link._settle(slot)
+    assert slot.failure is None
