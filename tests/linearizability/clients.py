@@ -326,6 +326,7 @@ class Program(Process):
         self.changed = 0  # the last session in which a change was acknowledged
         self.untold: set[int] = set()  # sessions whose loss it has not been told of
         self.threads = threads
+        self.away_until = 0.0  # it cannot reach the server before
         for place in range(threads):
             world.crew.enlist(self, Thread(self, place).run, place)
 
@@ -333,8 +334,9 @@ class Program(Process):
         """Connect, or fail to."""
         world, crew = self.world, self.world.crew
         crew.point()
-        if world.chance(0.05):
-            crew.wait(lambda: False, min(deadline, crew.now + 0.3))
+        back = self.away_until if self.away_until > crew.now else crew.now + 0.3 if world.chance(0.05) else 0.0
+        if back:
+            crew.wait(lambda: False, min(deadline, back))
             if crew.now >= deadline:
                 raise DeadlinePassed
             raise OSError(errno.EHOSTUNREACH, "unreachable")
@@ -556,7 +558,7 @@ class World:
         self.is_fine = random.random() < 0.25
         self.crew = Crew(random, random.choice((0.01, 0.05)) if self.is_fine else 0.0, [_link.__file__])
         self.record = Record()
-        self.lease = random.choice((0.5, 3.0, 30.0))
+        self.lease = random.choice((0.3, 1.0, 5.0, 30.0))
         # Some seeds are quiet, so that long stretches without trouble are seen too.
         self.trouble = random.choice((0.0, 0.5, 1.0, 2.0))
         self.restarts = random.random() < 0.4
@@ -753,10 +755,13 @@ class World:
         wire.arrived += rest if self.random.random() < 0.7 else self.random.randint(1, rest)
 
     def cut(self) -> None:
-        """Cut a connection."""
+        """Cut a connection, perhaps for a while."""
         open_ones = [wire for wire in self.wires if not wire.hung_up]
         if open_ones:
-            self.random.choice(open_ones).cut()
+            wire = self.random.choice(open_ones)
+            wire.cut()
+            if self.random.random() < 0.1:
+                wire.process.away_until = self.crew.now + self.random.choice((0.5, 1.0, 4.0))
 
     def may_interrupt(self, member: Member | None) -> bool:
         """Tell whether a thread is its process's first, where signal handlers run, and uses something shared."""
