@@ -638,9 +638,9 @@ class Link:
         try:
             slot.parked = False  # nobody is to be woken to read who has left
             answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
-            if isinstance(slot.failure, RegistryError) and error is not slot.failure and self._untold is not None:
-                self._tell, self._untold = self._untold, None  # interrupted before it was told: the next call is
             with self._sending:  # or else a new connection might send it meanwhile
+                if isinstance(slot.failure, RegistryError) and error is not slot.failure and self._untold is not None:
+                    self._tell, self._untold = self._untold, None  # interrupted before it was told: the next call is
                 if self._pending.get(slot.seq) is not slot:
                     return
                 if slot.insisting and slot.failure is None:
@@ -804,7 +804,8 @@ class Link:
             self.lease, self.heard = answer.lease, sent
             self._transport = transport
             self._note("connected", transport)
-            unanswered = [slot for slot in self._pending.values() if not slot.done]
+            # What was given up is unanswered even where its reply came in that very moment.
+            unanswered = [slot for slot in self._pending.values() if slot.abandoned or not slot.done]
             for slot in unanswered:
                 if slot.abandoned or slot.settling:
                     self._send_cancel(slot, undo=slot.abandoned)

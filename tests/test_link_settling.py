@@ -275,3 +275,14 @@ def test_a_call_that_is_sent_at_its_deadline_is_settled(host: Host) -> None:
     link._sending = Sending()  # type: ignore[assignment]
     link._settle(slot)
     assert slot.failure is None
+
+
+def test_what_was_given_up_as_its_reply_came_is_settled(host: Host) -> None:
+    """Whoever reads has brought the reply to a call after it was given up, and its undo went with a connection."""
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    reply = Frame(Kind.REPLY, 1, 1, 0, 0, _codec.encode(None))
+    link._pending = {1: pending(seq=1, sent=True, waiting=True, abandoned=True, reply=reply)}
+    link._next = 2
+    count = link.handle("counter", "c", NOTHING)
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert not link._pending
