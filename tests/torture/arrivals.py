@@ -59,7 +59,7 @@ def rounds(count: int, waiters: int = 32) -> dict[str, Any]:
                 if number % 2:
                     await_waiters(watcher, lock, place)
             line = await_waiters(watcher, lock, len(crowd))
-            expected = [child.pid for child in order] if number % 2 else [pid_of(label) for label in line]
+            expected = [child.pid for child in order] if number % 2 else [waiter["pid"] for waiter in line]
             if number % 8 == 7:
                 for child in draw.sample(crowd, 3):
                     child.signal(signal.SIGKILL)
@@ -85,8 +85,3 @@ def rounds(count: int, waiters: int = 32) -> dict[str, Any]:
                 crowd.append(nursery.fork(queue_up, server.url, log.name))
                 crowd[-1].hear()
     return {"rounds": count, "kept": kept, "grants": grants, "tokens grown": grown, "killed in line": killed}
-
-
-def pid_of(label: str) -> int:
-    """Read the pid from what the server calls a session."""
-    return int(label.rpartition("(pid ")[2].split()[0])

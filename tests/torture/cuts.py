@@ -70,7 +70,7 @@ def claim(client: ManagerClient, near: ManagerClient, number: int) -> str:
     near.queue("q").put(number)
     with client.queue("q").claim() as item:
         pass
-    left = near.queue("q").qsize(), near.statistics(near.queue("q"))["claims"]
+    left = near.queue("q").qsize(), near.statistics(near.queue("q"))["holders"]
     return "" if item == number and left == (0, []) else f"of {number} came {item}, and {left} was left"
 
 

@@ -109,11 +109,11 @@ def handovers(count: int) -> dict[str, Any]:
     }
 
 
-def await_waiters(client: ManagerClient, lock: Any, count: int, *, exactly: bool = False) -> list[str]:
+def await_waiters(client: ManagerClient, lock: Any, count: int, *, exactly: bool = False) -> list[Any]:
     """Ask until so many wait for a lock, or more unless `exactly`; return who, in the order of the line."""
     limit = monotonic() + PATIENCE
     while monotonic() < limit:
-        waiters: list[str] = client.statistics(lock)["waiters"]
+        waiters: list[Any] = client.statistics(lock)["waiters"]
         if len(waiters) == count or (len(waiters) > count and not exactly):
             return waiters
     raise TimeoutError(f"{len(waiters)} wait, and not {count}")

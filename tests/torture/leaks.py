@@ -62,7 +62,7 @@ def churn(count: int, at_once: int = 8) -> dict[str, Any]:
         after = settled(server.pid, watcher, before)
         counted = watcher.counter("c").get() - counted
         queued = watcher.queue("q").qsize()
-        claims = len(watcher.statistics(watcher.queue("q"))["claims"])
+        claims = len(watcher.statistics(watcher.queue("q"))["holders"])
     waited = sum(1 for number in range(count) if number % 6 == 5)
     return {
         "came": count,

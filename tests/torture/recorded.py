@@ -24,7 +24,6 @@ from servers import KEY, Served, another
 
 from registry import ManagerClient, connect
 from registry.errors import NoSuchObject, NotOwner
-from torture.arrivals import pid_of
 from torture.cuts import carry
 from torture.nursery import PATIENCE, Child, Line, Nursery, heard
 from torture.sections import cut_when_told
@@ -98,7 +97,7 @@ class Recorder:
             return [result.number, bool(result.abandoned)] if kind == "lock" else result.number
         if verb == "look":
             holder = result["holder"]
-            return [pid_of(holder) if holder else None, [pid_of(waiter) for waiter in result["waiters"]]]
+            return [holder and holder["pid"], [waiter["pid"] for waiter in result["waiters"]]]
         return result
 
     def _write(self, *row: Any) -> None:

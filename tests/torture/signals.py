@@ -297,7 +297,7 @@ def interruptions(count: int, seed: int = 8) -> dict[str, Any]:
         "items lost": sorted(lost),
         "items twice": twice,
         "items invented": sorted(invented),
-        "claims left": len(statistics["claims"]) + statistics["getters"] + statistics["putters"],
+        "claims left": len(statistics["holders"]) + statistics["getters"] + statistics["putters"],
         "counter off": max(0, least - counted, counted - most),
         "entry off": value not in values,
         "edits lost": sorted(set(told["edited"]) - set(listed)),
