@@ -1,13 +1,10 @@
 """The client's half of a session: one connection for a whole process, shared by its threads.
 
 Theory of operation. Every call takes the next sequence number and is sent under one lock, so a process's calls reach
-the server in the order in which it made them. A thread that waits for its reply reads for all (*leader and
-followers*): the first to find nobody reading reads until its own reply is there, handing out those of the others, then
-wakes one of those still waiting. So one thread alone pays one write and one read for a call, and never a hand-over.
+the server in the order in which it made them. Who reads the replies is told in `_line`.
 
-A connection is only transport. Whatever exception comes out of a socket operation, a signal handler's included, may
-have taken bytes with it, so the connection is dropped and a new one made: with the same session key and the next
-generation, which fences the old one. First come the cancels of calls that were given up, then everything unanswered
+A connection is only transport. Where one ends, a new one is made: with the same session key and the next generation,
+which fences the old one. First come the cancels of calls that were given up, then everything unanswered
 again, in order. The server answers what has already run from memory.
 
 A call that is given up, by its deadline or by an exception, is *settled*: the server is asked to say that it never
@@ -36,8 +33,9 @@ from typing import Any
 import msgspec
 
 from registry import __version__, _codec, _wire, hosting
+from registry._line import Line
 from registry._pending import AgainError, Local, Mark, Pending, thread_name
-from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone, left
+from registry._transport import DeadlinePassed, Dialed, Greeting, attached, clock, command, is_gone, left
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
@@ -54,11 +52,10 @@ from registry.errors import (
 
 SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outcome
 CALL = int(Kind.CALL)
-_SETTLED = (Kind.CANCELLED, Kind.STANDS)
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
-class Link:
+class Link(Line):
     """One process's session with one server.
 
     Args:
@@ -91,40 +88,29 @@ class Link:
 
     def reset(self) -> None:
         """Begin a session that nobody knows yet; the state of a new link, and of a forked child's."""
+        super().reset()
         self.pid = os.getpid()
-        # They know their owners: a signal handler may raise between an acquisition and the very next instruction, or
-        # call in the middle of a call, and so may a destructor.
-        self._sending: Any = threading.RLock()
-        self._reading: Any = threading.RLock()
         self.local = Local()
-        self._pending: dict[int, Pending] = {}
         self._taken: list[Pending] = []
         self._later: list[tuple[Pending, bytes]] = []
         self._definitions: dict[tuple[str, str, bytes], int] = {}
         self._rows: dict[int, tuple[str, str, bytes]] = {}
-        self._transport: Transport | None = None
         self._tell: Exception | None = None
         # Of a loss that calls under way are to be told of, until one of them is.
         self._untold: Exception | None = None
         self._broke = 0
-        self.kept: Any = None  # by `_keeper`
         self._why = ""
         self._new_session()
 
     def _new_session(self) -> None:
+        super()._new_session()
         self.key = os.urandom(16)
         self.same_user = False
         self.lease = 0.0  # seconds for which the server believes it without a sign of life; 0.0 needs none
-        self.heard = 0.0  # when what the server has answered last had been sent, by `_transport.clock`
-        self._generation = 0
         self._known = False
-        self._next = 1
         self._owners = 0
-        self._acknowledged = 0
-        self._above: list[int] = []
         self._told = False
         self._defined: set[int] = set()
-        self._reader = _wire.Reader()
 
     # -- what clients and proxies use
 
@@ -267,11 +253,6 @@ class Link:
             if self._transport is not None:
                 self._send_frame(Kind.OWNER_ENDED, 0, _wire.encode(owner))
 
-    def _note(self, change: str, transport: Transport | None = None) -> None:
-        """Tell the keeper, if there is one, what has become of the session."""
-        if self.kept is not None:
-            self.kept.note(change, transport)
-
     @property
     def guards(self) -> list[Mark]:
         """The grants that the calls of this thread rely on, innermost last."""
@@ -410,14 +391,6 @@ class Link:
         while self._later:
             self._register_later(*self._later.pop())
 
-    def _note_arrival(self, slot: Pending, frame: Frame) -> None:
-        """Note that the reply to a call has arrived, which is about to leave the row of unanswered calls."""
-        seq = slot.seq
-        if self._mark() != seq - 1:
-            self._above.append(seq)
-        if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
-            self._acknowledged = seq
-
     def _sweep(self) -> None:
         """Acknowledge what has reached its caller; `_sending` is held."""
         for slot in self._taken[:]:
@@ -458,10 +431,6 @@ class Link:
                 fields[_wire.RECEIVED_SET] = msgspec.Raw(_wire.encode(told))
         slot.fields = fields or None
 
-    def _mark(self) -> int:
-        """Return the received mark: every call up to it has its reply."""
-        return next(iter(self._pending), self._next) - 1
-
     def _send(self, slot: Pending, remaining: float | None = None) -> None:
         """Write a call to the present connection; `_sending` is held."""
         if slot.kind == Kind.CONTROL:
@@ -482,132 +451,6 @@ class Link:
             self._defined.add(slot.handle)
         else:
             slot.sent = before  # what is not whole is not run
-
-    def _send_frame(self, kind: int, seq: int, body: bytes) -> bool:
-        """Write a frame; False where the connection is gone, and did not take the whole frame."""
-        transport = self._transport
-        if transport is None:
-            return False
-        frame = _wire.pack(
-            kind, body, generation=self._generation, sequence=seq, received=min(self._mark(), seq - 1) if seq else 0
-        )
-        try:
-            transport.send(frame)
-        except BaseException as error:
-            # Whoever reads next makes a new connection, and everything is sent again. Before anybody else may write:
-            # after half a frame the next would be read as its rest.
-            self._break(transport)
-            if not is_gone(error):
-                raise
-            return False
-        return True
-
-    # -- leader and followers
-
-    def _await(self, slot: Pending, deadline: float | None) -> None:
-        """Wait until the call has its reply or its failure, reading for all while nobody else does."""
-        while slot.reply is None and slot.failure is None:
-            slot.parked = True
-            try:
-                if self._reading.acquire(False):
-                    slot.parked = False
-                    while slot.reply is None and slot.failure is None:
-                        self._pump(deadline)
-                    return
-            finally:
-                if not slot.parked or self._reading._is_owned():
-                    self._reading.release()
-                    if len(self._pending) > 1:
-                        self._promote()
-            if slot.wake is None:
-                wake = threading.Lock()
-                wake.acquire()
-                slot.wake = wake
-                continue  # look again: the leader may have left before it could see the lock
-            if not slot.wake.acquire(True, left(deadline)):
-                raise DeadlinePassed
-
-    def _stop_leading(self) -> None:
-        """Read no longer, if this thread did, and see to it that somebody does."""
-        while self._reading._is_owned():
-            self._reading.release()
-        self._promote()
-
-    def _promote(self) -> None:
-        """Wake one of those who wait, since nobody reads any more."""
-        for slot in list(self._pending.values()):
-            if slot.parked and slot.wake is not None:
-                self._wake(slot)
-                if not slot.done:  # else a leader was interrupted before it could tell
-                    return
-
-    def _wake(self, slot: Pending) -> None:
-        wake = slot.wake
-        if wake is not None:
-            try:
-                wake.release()
-            except RuntimeError:
-                pass  # it was woken already
-
-    def _pump(self, deadline: float | None) -> None:
-        """As the leader: read once, and hand out what came."""
-        transport = self._transport
-        if transport is None:
-            self._connect(deadline)
-        else:
-            self._read(transport, deadline)
-
-    def _read(self, transport: Transport, deadline: float | None) -> None:
-        """As the leader: read once from the connection, and hand out what came."""
-        try:
-            data = transport.receive(deadline)
-            if data:
-                self._take(data)
-            else:
-                self._break(transport)
-        except DeadlinePassed:
-            raise
-        except BaseException as error:
-            # Where a signal handler has raised, bytes that had left the kernel may be lost with it.
-            self._break(transport)
-            if not (is_gone(error) or isinstance(error, _wire.ProtocolError)):
-                raise
-
-    def _take(self, data: bytes) -> None:
-        """Hand out the frames in what was read."""
-        frame = self._reader.whole(data)
-        if frame is not None:
-            self._hand_out(frame)
-            return
-        for frame in self._reader:
-            self._hand_out(frame)
-
-    def _hand_out(self, frame: Frame) -> None:
-        slot = self._pending.get(frame.sequence)
-        if slot is None or frame.generation != self._generation:
-            if frame.kind == Kind.REFUSED:
-                raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
-            if frame.kind == Kind.HEARD and len(frame.body) == _wire.STAMP.size:
-                sent: float = _wire.STAMP.unpack(frame.body)[0]
-                if self.heard < sent <= clock():
-                    self.heard = sent
-        elif slot.abandoned:
-            if slot.asked != self._generation:
-                raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
-            if frame.kind in _SETTLED:  # any other is its own reply, which was on its way
-                del self._pending[frame.sequence]
-        else:
-            slot.reply = frame
-            if slot.parked:
-                self._wake(slot)
-            if slot.unattended:
-                self._dismiss(slot)
-
-    def _dismiss(self, slot: Pending) -> None:
-        """Let go of a call that nobody waits for, once its reply is there."""
-        if slot.reply is not None and self._pending.get(slot.seq) is slot:
-            self._note_arrival(slot, slot.reply)
-            self._pending.pop(slot.seq, None)
 
     # -- giving up
 
@@ -694,13 +537,6 @@ class Link:
                 raise
 
     # -- connections
-
-    def _break(self, transport: Transport) -> None:
-        """Drop a connection, once. Whoever reads from it sees its end."""
-        if self._transport is transport:
-            self._transport = None
-            self._note("suspended", transport)
-        transport.close()
 
     def _connect(self, deadline: float | None) -> None:
         """As the leader: make a connection, and bring the session onto it.

@@ -161,7 +161,7 @@ def test_a_claim(client: ManagerClient) -> None:
             pass
 
     def check() -> None:
-        assert client.statistics(jobs)["claims"] == []
+        assert client.statistics(jobs)["holders"] == []
         assert jobs.qsize() <= 1
         assert client._home.link().guards == []
 
@@ -252,7 +252,7 @@ def test_an_exit_stack_leaves_its_blocks(client: ManagerClient) -> None:
         stack.enter_context(client.semaphore("s").acquire())
         assert lock.locked()
     assert not lock.locked()
-    assert client.statistics(jobs)["claims"] == []
+    assert client.statistics(jobs)["holders"] == []
     assert client.semaphore("s").value() == 1
 
 

@@ -22,6 +22,7 @@ CLIENT_PATH = (
     "registry._addresses",
     "registry._peers",
     "registry._transport",
+    "registry._line",
     "registry._link",
     "registry._keeper",
     "registry._pending",

@@ -310,7 +310,7 @@ def test_last_words_of_a_peer_that_does_not_read_are_heard(
             assert raw.frame().kind == Kind.REPLY
             frames = [raw.call(seq, "notes", "n", "big", 100_000) for seq in range(2, 102)]
             raw.transport.send(b"".join(frames) + raw.call(102, "lock", "l", "release"))
-            (connection,) = [each for each in server._connections if each._label == "raw"]
+            (connection,) = [each for each in server._connections if each._label.startswith("raw")]
             until(lambda ask: connection._blocked, client)
             assert lock.locked()
         until(lambda ask: connection not in server._connections, client)

@@ -30,7 +30,7 @@ import attrs
 from linearizability.attempts import CALLS, KINDS, PERMITS, ROOM, Attempt, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, Process, replaced
-from registry import SharedObject, _keeper, _link, _wire
+from registry import SharedObject, _keeper, _line, _link, _wire
 from registry._host import Attachment, Client, Host, Identity
 from registry._leaves import Grant
 from registry._pending import Pending
@@ -59,7 +59,7 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
 #: What of the product blocks, reads the clock, or draws random numbers.
-MODULES: tuple[ModuleType, ...] = (_link, _locks, _keeper)
+MODULES: tuple[ModuleType, ...] = (_link, _line, _locks, _keeper)
 KEEPER = -2  # the place of the thread that looks after a process's session
 
 
