@@ -2,7 +2,8 @@
 
 An owner that waits for a lock goes on when those go on who can give it: one of those who have permits (OR), every
 reader (AND). A hosted class tells that by ``blocked_by``, see `hosting`. The reduction begins with the owners that go
-on whatever the others do: who waits for nothing, who waits with a deadline, who waits for what anybody may signal.
+on whatever the others do: who waits for nothing, who waits with a deadline, who waits for what anybody may signal, and
+who cannot be reached and may have died.
 Then those go on whom these let go on, and so forth. Whoever is left waits for ever. To follow single edges would not
 be enough: with two permits, held by A and C, a circle through A is no deadlock as long as C goes on.
 
@@ -138,7 +139,8 @@ class Waits:
         title: The name of an object by its number.
 
     Attributes:
-        changed: Waits to look at again: they have moved to another line, or another wait of their owner has ended.
+        changed: Waits to look at again: they have moved to another line, another wait of their owner has ended, or
+            their process can be reached again.
         suspicions: What was found that may be a deadlock, as texts. Who reads them clears them.
     """
 

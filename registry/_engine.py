@@ -457,6 +457,8 @@ class Engine:
             if hasattr(hosted.instance, hook):
                 self._enter(hosted, hook, waiter)
                 self._note_vacancy(hosted)
+        if not away:
+            self._waits.changed.extend(session.waits.values())
 
     def _advance(self, event: Advance) -> None:
         """Do nothing further: what was due has been done by the time that an event is applied."""
@@ -624,6 +626,8 @@ class Engine:
         hosted = self._numbered[waiter.target]
         if waiter.deadline is not None or not hosted.tells_blocked:
             return None
+        if self.sessions[waiter.owner.session].away:
+            return None  # its lease may end; if it comes back, it is looked at again
         if not widely and getattr(hosted.instance, "any_thread_releases", False):
             return None
         step = hosting.Call(self._reading, self.now, 0, 0, NOBODY, hosted.number, 0)

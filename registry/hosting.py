@@ -23,9 +23,9 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
     Who has to go on before a call that waits here can end: a list of groups of `Owner`, in each of which at least
     one has to. For a mutex that is ``[[holder]]``, for a writer behind readers ``[[first], [second]]``, for one of two
     permits ``[[first, second]]``. None if anybody may end the wait; so it is without this method. Asked when the
-    wait begins, and again when `Waiters.adopt` moves it, in every other object too that can be reached from
-    there; a wait that could never end gets `Deadlock`. It must not change anything. What it raises ends the wait
-    that made the engine ask.
+    wait begins, and again when `Waiters.adopt` moves it or its process comes back, in every other object too that
+    can be reached from there; a wait that could never end gets `Deadlock`. It must not change anything. What it
+    raises ends the wait that made the engine ask.
 
     Name whoever waits in the same line only where the line moves on without the holders: a reader behind a
     queued writer. Waits with a deadline end by themselves and are not asked about.

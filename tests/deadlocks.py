@@ -59,6 +59,9 @@ def held_up(engine: Blind) -> set[Owner]:
     """Return the owners that wait for ever, by trying; the engine is used up by it."""
     waits = _waits(engine)
     first = {owner: set(seqs) for owner, seqs in waits.items()}
+    for session in engine.sessions.values():
+        if session.away:  # its lease will end
+            first = {owner: seqs for owner, seqs in first.items() if owner.session != session.number}
     everybody = {Owner(number, thread) for number in engine.sessions for thread in range(1, 4)} | set(waits)
     gone: set[Owner] = set()
     while True:
@@ -167,6 +170,10 @@ class Walk:
         """Let one of four threads make a call. One that waits does so only from a signal handler, `nested`."""
         self.tickets = [ticket for ticket in self.tickets if ticket.waits]
         client, owner = self.clients[who % 2], 1 + who // 2 % 2
+        if client.away:
+            if what % 2:
+                client.resume()
+            return
         busy = [ticket for ticket in self.tickets if ticket.client is client and ticket.event.owner == owner]
         if busy and not (nested and len(busy) == 1):
             return
@@ -177,10 +184,14 @@ class Walk:
     def turn(self, number: int) -> None:
         """Do something else: let time pass, cancel a wait, end a thread or a process, lose a connection."""
         self.tickets = [ticket for ticket in self.tickets if ticket.waits]
-        room, kind = self.room, number % 8
-        client = self.clients[number // 8 % 2]
-        if kind < 4:
+        room, kind = self.room, number % 10
+        client = self.clients[number // 10 % 2]
+        if kind < 3:
             room.advance(1.0)
+        elif client.away:
+            client.resume()
+        elif kind in (3, 8):
+            client.suspend()
         elif kind == 4 and self.tickets:
             ticket = self.tickets[number % len(self.tickets)]
             room.feed(Cancel(now=room.now, session=ticket.event.session, seq=ticket.event.seq, undo=True))

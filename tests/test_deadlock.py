@@ -336,6 +336,25 @@ def test_a_wait_with_a_deadline_is_a_way_out(late: str) -> None:
     assert waits.result()
 
 
+def test_a_process_that_is_cut_off_is_a_way_out_until_it_is_back() -> None:
+    """Its lease may end, and then what it has is free; if it comes back, its own wait is the one that cannot end."""
+    for back in (False, True):
+        room, (a, b) = clients(2)
+        a.call("rlock:x", "acquire")
+        b.call("rlock:y", "acquire")
+        first = a.send("rlock:y", "acquire")
+        a.suspend()
+        second = b.send("rlock:x", "acquire")
+        assert second.waits and room.engine.suspected() == []
+        if back:
+            a.resume()
+            assert first.outcome() is Deadlock and second.waits
+            a.call("rlock:x", "release")
+        else:
+            a.end()
+        assert second.result().holder == ("b" if back else "a")
+
+
 def test_a_timed_writer_is_a_way_out_for_the_reader_behind_it() -> None:
     """Once the writer gives up, the reader behind it is let in beside the other readers."""
     room, (a, b, c) = clients(3)
@@ -506,11 +525,11 @@ def _with_what_any_thread_releases(self: Engine, waiter: Waiter, widely: bool) -
 
 # The number is that of a way that shows it; should it do so no longer, others are tried.
 MUTANTS: dict[str, tuple[int, type, str, Callable[..., Any]]] = {
-    "holders only": (55, RWLock, "blocked_by", _without_the_queued),
+    "holders only": (212, RWLock, "blocked_by", _without_the_queued),
     "a wait for a notification counts": (184, Condition, "blocked_by", _with_those_who_wait_for_a_notification),
     "AND where OR is meant": (1, Engine, "_need", _and_for_or),
-    "OR where AND is meant": (0, Engine, "_need", _or_for_and),
-    "a wait with a deadline counts": (17, Engine, "_need", _with_deadlines),
+    "OR where AND is meant": (65, Engine, "_need", _or_for_and),
+    "a wait with a deadline counts": (14, Engine, "_need", _with_deadlines),
     "a lock of a process counts": (4, Engine, "_need", _with_what_any_thread_releases),
     "only new waits are looked at": (9, Engine, "_look_again", lambda self: self._waits.changed.clear()),
 }
