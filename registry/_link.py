@@ -406,7 +406,7 @@ class Link(Line):
 
     def _enter_session(self, local: Local) -> None:
         """Give this thread its number in the present session. What it relied on in a lost one is lost."""
-        if local.guards:
+        if local.guards and local.session:  # a thread may begin with the guard of a grant that it was given
             self._tell = None  # this says it
             lost = local.guards[-1]
             reason = self._why or "the server that granted it is gone"

@@ -109,8 +109,11 @@ class Bond:
 
     @contextmanager
     def guard(self, grant: Grant) -> Iterator[Grant]:
+        link = self._remote.home.link()
+        if link.key is not self._session:
+            raise LockLost(self._remote.title, "the session that held it has ended", link.label)
         mark = self._remote.mark(grant.number)
-        self._remote.home.link().guards.append(mark)
+        link.guards.append(mark)
         try:
             yield grant
         finally:
