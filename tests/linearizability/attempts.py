@@ -122,6 +122,8 @@ class Record:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
             for other in attempt.confirms:
                 other.confirmed |= other.session == attempt.session
+        elif slot.insisting:
+            attempt.leaving = min(attempt.leaving, now)  # it is made all the same, unless its session is lost
         elif isinstance(error, CallTimeout):
             attempt.fate, attempt.leaving, attempt.closed = "undone", now, now
         elif isinstance(error, ServerNotFound) or (isinstance(error, StateLost) and not slot.waiting):
