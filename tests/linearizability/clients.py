@@ -183,6 +183,8 @@ class World:
                 break
             self.turn()
         self.calls, self.trouble = 0, 0.0
+        for program in self.programs:
+            program.away_until = 0.0
         return self.finish()
 
     def finish(self) -> list[str]:

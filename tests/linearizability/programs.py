@@ -329,8 +329,11 @@ class Thread:
 
     def settle(self) -> None:
         """Make some calls that do nothing, with which all that was given up before is settled."""
-        for _ in range(3):
-            self.attempt(self.program.counter.get)
+        link = self.program.link
+        for _ in range(10):
+            self.attempt(lambda: self.program.counter.get())
+            if not any(slot.abandoned for slot in link._pending.values()):
+                return
 
     def attempt(self, use: Callable[[], object]) -> None:
         """Do one thing, whatever comes of it."""
