@@ -233,8 +233,9 @@ def read(pid: int, path: str, death: Death | None) -> list[Operation]:
         since, kind, verb, argument = begun.pop(number)
         result = ERRORS[value] if how == "error" else _frozen(value)
         operations.append(_operation(pid, number, since, kind, verb, argument, result, until))
-        # Its frame has told that everything before it has arrived.
-        unconfirmed = {number: kind}
+        if verb != "look":  # its frame has told that everything before it has arrived; a question's does not
+            unconfirmed = {}
+        unconfirmed[number] = kind
     if death is None and begun:
         raise RuntimeError(f"process {pid} has left without the end of {begun}")
     for number, (since, kind, verb, argument) in begun.items():
