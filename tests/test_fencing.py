@@ -60,7 +60,7 @@ def test_the_epoch_goes_by_no_clock(tmp_path: Path) -> None:
 
 
 def test_an_engine_never_takes_a_token_back() -> None:
-    """Within a life the count goes on whatever the stamps of events say, and a life of a lower epoch changes nothing."""
+    """Within a life the count goes on whatever the stamps of events say; a life of a lower epoch changes nothing."""
     driver = Driver(LOCK, SEMAPHORE, twin=True, epoch=3)
     client = driver.client()
     seen = []
