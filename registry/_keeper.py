@@ -174,7 +174,9 @@ class Kept:
             link._stop_leading()
         if link._transport is None:
             self._attempts += 1
-            self._attempt_at = monotonic() + BACKOFF[min(self._attempts, len(BACKOFF) - 1)]
+            pause = BACKOFF[min(self._attempts, len(BACKOFF) - 1)]
+            # A server that hears and answers again has just found the session without a connection: be back in time.
+            self._attempt_at = monotonic() + (min(pause, link.lease / 10) if link.lease else pause)
 
     def _tell_changes(self) -> None:
         while self._changes:

@@ -26,13 +26,16 @@ class Line:
 
     def reset(self) -> None:
         """Begin without a connection, and without locks that another thread may hold."""
+        self._make_locks()
+        self._pending: dict[int, Pending] = {}
+        self._transport: Transport | None = None
+        self.kept: Any = None  # by `_keeper`
+
+    def _make_locks(self) -> None:
         # They know their owners: a signal handler may raise between an acquisition and the very next instruction, or
         # call in the middle of a call, and so may a destructor.
         self._sending: Any = threading.RLock()
         self._reading: Any = threading.RLock()
-        self._pending: dict[int, Pending] = {}
-        self._transport: Transport | None = None
-        self.kept: Any = None  # by `_keeper`
 
     def _new_session(self) -> None:
         self.heard = 0.0  # when what the server has answered last had been sent, by `_transport.clock`
@@ -95,17 +98,18 @@ class Line:
 
     def _await(self, slot: Pending, deadline: float | None) -> None:
         """Wait until the call has its reply or its failure, reading for all while nobody else does."""
+        reading = self._reading  # another one in a forked child, where greenlets go on
         while slot.reply is None and slot.failure is None:
             slot.parked = True
             try:
-                if self._reading.acquire(False):
+                if reading.acquire(False):
                     slot.parked = False
                     while slot.reply is None and slot.failure is None:
                         self._pump(deadline)
                     return
             finally:
-                if not slot.parked or self._reading._is_owned():
-                    self._reading.release()
+                if not slot.parked or reading._is_owned():
+                    reading.release()
                     if len(self._pending) > 1:
                         self._promote()
             if slot.wake is None:

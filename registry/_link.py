@@ -23,7 +23,6 @@ where nobody else does.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import warnings
 from collections.abc import Callable
@@ -32,10 +31,10 @@ from typing import Any
 
 import msgspec
 
-from registry import __version__, _codec, _wire, hosting
+from registry import __version__, _codec, _peers, _wire, hosting
 from registry._line import Line
 from registry._pending import AgainError, Local, Mark, Pending, thread_name
-from registry._transport import DeadlinePassed, Dialed, Greeting, attached, clock, command, is_gone, left
+from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone, left
 from registry._wire import Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
@@ -84,13 +83,13 @@ class Link(Line):
         self.greeting: Greeting | None = None
         self.closed = False
         self.listeners: dict[int, Callable[[str], object]] = {}
+        self._is_last = False
         self.reset()
 
     def reset(self) -> None:
         """Begin a session that nobody knows yet; the state of a new link, and of a forked child's."""
         super().reset()
         self.pid = os.getpid()
-        self.local = Local()
         self._taken: list[Pending] = []
         self._later: list[tuple[Pending, bytes]] = []
         self._definitions: dict[tuple[str, str, bytes], int] = {}
@@ -101,6 +100,19 @@ class Link(Line):
         self._broke = 0
         self._why = ""
         self._new_session()
+
+    def _make_locks(self) -> None:
+        super()._make_locks()
+        self._threads = threading.local  # what they were made for
+        self.local = Local.for_each_thread()
+
+    def _patched(self) -> None:
+        """Go on with greenlets for threads, since gevent has replaced these: same session, and same owner here."""
+        before, transport = self.local, self._transport
+        self._make_locks()
+        self.local.__dict__.update(before.__dict__)
+        if transport is not None:
+            self._break(transport)  # a socket of the kernel's would keep all greenlets waiting
 
     def _new_session(self) -> None:
         super()._new_session()
@@ -272,33 +284,66 @@ class Link(Line):
             self._note("")
             transport, self._transport = self._transport, None
             if transport is not None:
-                try:
-                    self._sweep()
-                    received = self._mark()
-                    above = [seq for seq in self._above if seq > received]
-                    goodbye = _wire.pack(
-                        Kind.GOODBYE,
-                        _wire.encode(above) if above else b"",
-                        generation=self._generation,
-                        received=received,
-                    )
-                    transport.send(goodbye)
-                except OSError:
-                    pass  # a server that is gone has freed everything
+                self._say_goodbye(transport)
                 transport.close()
+
+    def last_words(self, patience: float) -> None:
+        """Say goodbye because the interpreter ends. Daemon threads end with it, and are told nothing any more.
+
+        Args:
+            patience: Seconds to wait for a thread that is sending; after that the end itself has to tell.
+        """
+        if self.closed or self.pid != os.getpid():
+            return
+        self.closed = self._is_last = True
+        if not self._sending.acquire(True, patience):
+            return
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self._say_goodbye(transport)
+            if self._reading.acquire(False):  # else the end is for the one who reads
+                transport.close()
+        self._sending.release()
+
+    def _say_goodbye(self, transport: Transport) -> None:
+        """Tell the server that the session ends, and what has arrived; `_sending` is held."""
+        try:
+            self._sweep()
+            received = self._mark()
+            above = [seq for seq in self._above if seq > received]
+            goodbye = _wire.pack(
+                Kind.GOODBYE,
+                _wire.encode(above) if above else b"",
+                generation=self._generation,
+                received=received,
+            )
+            transport.send(goodbye)
+        except OSError:
+            pass  # a server that is gone has freed everything
 
     def drop_inherited(self) -> None:
         """In a forked child: let go of the parent's connection and begin a session of one's own."""
         transport = self._transport
         if transport is not None:
             transport.drop()
+        # A signal handler or a greenlet may have forked inside of a call, which is the parent's to finish.
+        for slot in self._pending.values():
+            slot.failure = OutcomeUnknown(slot.title, "it was made by the process that this one was forked from")
+            self._wake(slot)
         self.reset()
 
     # -- one call
 
-    def _check_usable(self) -> None:
+    def _check_open(self) -> None:
         if self.closed:
+            if self._is_last and threading.current_thread().daemon:
+                threading.Event().wait()  # for the end of the interpreter
             raise Closed(f"the client of {self.address}", "connect again")
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self._threads is not threading.local:
+            self._patched()
         if self._sending._is_owned():
             raise RuntimeError(
                 f"a call to {self.address} within another that is being written, by a signal handler or a destructor; "
@@ -544,8 +589,7 @@ class Link(Line):
         Raises:
             ServerNotFound: No server by the deadline. Calls that were sent are told that their outcome is unknown.
         """
-        if self.closed:
-            raise Closed(f"the client of {self.address}", "connect again")
+        self._check_open()
         if hosting._current.get() is not None:
             raise RuntimeError(
                 f"a hosted object cannot connect to {self.address} within a call: it might wait for itself; "
@@ -611,7 +655,7 @@ class Link(Line):
         hello = _wire.Attach(
             key=self.key,
             pid=os.getpid(),
-            host=socket.gethostname(),
+            host=_peers.machine(),
             command=command(),
             label=self._label,
             version=__version__,

@@ -160,6 +160,7 @@ class MemoryTransport:
 
     def drop(self) -> None:
         """Nothing is shared with a forked child but memory that it has a copy of."""
+        self.inbox.put(b"")
 
     def flush(self) -> None:
         """Send what the host has for this connection; on the engine's thread."""

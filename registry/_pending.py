@@ -84,7 +84,7 @@ class Pending(msgspec.Struct, eq=False):
         return f"{self.about.title}.{self.method}()" if self.kind == Kind.CALL else f"the question {self.method!r}"
 
 
-class Local(threading.local):
+class Local:
     """What a thread has of a session: its owner number, and the grants that its calls rely on.
 
     Attributes:
@@ -97,6 +97,15 @@ class Local(threading.local):
 
     def __init__(self) -> None:
         self.guards: list[Mark] = []
+
+    @staticmethod
+    def for_each_thread() -> Local:
+        """Return an object of which each thread sees one of its own; each greenlet where gevent has replaced threads.
+
+        Its class is made now, since that may have happened after this module was imported.
+        """
+        each: Local = type("Local", (Local, threading.local), {})()
+        return each
 
 
 def thread_name() -> str:

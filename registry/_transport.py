@@ -175,6 +175,45 @@ class SocketTransport:
         self._sock.close()
 
 
+class PatchedTransport(SocketTransport):
+    """A socket that waits outside of the kernel, as those of gevent do, so that other greenlets run meanwhile.
+
+    The kernel's timers do not count for it, and it must not be polled: a greenlet that polls is not woken when another
+    one closes the socket, and one that waits in the socket itself is.
+    """
+
+    def send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            # The one who reads changes it too, but each sets it for the wait that follows.
+            self._sock.settimeout(STUCK)
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except TimeoutError as error:
+                raise BlockingIOError(errno.EAGAIN, "the peer does not read") from error
+
+    def receive(self, deadline: float | None) -> bytes:
+        while True:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            self._sock.settimeout(left)
+            try:
+                return self._recv(CHUNK)
+            except BlockingIOError:
+                raise DeadlinePassed from None
+            except TimeoutError as error:
+                if left is None or error.errno is not None:
+                    raise  # a signal handler's, or the network's
+                # The next turn looks once more, without a wait.
+
+
+def _transport(sock: socket.socket) -> SocketTransport:
+    """Return the transport for a connected socket, by who does its waiting."""
+    sock.setblocking(True)
+    if sys.platform != "win32" and not os.get_blocking(sock.fileno()):
+        return PatchedTransport(sock)
+    return SocketTransport(sock)
+
+
 def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
     """Connect to a socket address and shake hands.
 
@@ -201,7 +240,7 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
                 sock.sendall(answer)
         greeting = Greeting(handshake.body, str(address))
         same_user = _is_ours(sock, address)
-        transport = SocketTransport(sock)
+        transport = _transport(sock)
     except NotNative as error:
         sock.close()
         raise ServerNotFound(str(address), f"what answers there is no server of ours: {error.reason}") from error

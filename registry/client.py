@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -38,6 +39,10 @@ T = TypeVar("T")
 # The one session of this process with each server and key.
 _links: dict[tuple[str, bytes], Link] = {}
 _links_lock = threading.Lock()
+
+_all_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+LAST_WORDS = 1.0  # seconds that the end of the interpreter waits for a thread that is sending
 
 
 def connect(
@@ -227,6 +232,8 @@ class Home:
         self._closed = False
         self._memory: Any = None
         self._listening: list[Callable[[], None]] = []
+        self.is_revived = False  # made for proxies that came without a client, see `home_of`
+        _all_homes.add(self)
 
     @property
     def is_connected(self) -> bool:
@@ -307,7 +314,7 @@ class Home:
         if address.kind not in ("unix", "tcp"):
             raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
         start = address.name is not None if self._start is None else self._start
-        given = self._authkey
+        given = _key_for(self.address) if self.is_revived else self._authkey
         identity = (str(address), hashlib.sha256(given).digest() if given is not None else b"")
         with _links_lock:
             shared = _links.get(identity)
@@ -384,12 +391,14 @@ def _hint(typeid: str, home: Home, table: Iterable[str]) -> str:
 def home_of(address: str) -> Home:
     """Return what serves proxies that arrive in values and pickles, which never hold a key.
 
-    It is this process's open session with the address, or else a lazy client that finds its key as any other.
+    It is this process's open session with the address, or else a lazy client; that has the key that another client
+    here was given for the address, or finds it as any other.
     """
     with _links_lock:
         home = _homes.get(address)
         if home is None or (home._link is not None and home._link.closed):
             home = _homes[address] = Home(address, None, None, 30.0, (), "")
+            home.is_revived = True
         if home._link is None:
             links = [link for link in _links.values() if link.address == address and not link.closed]
             if address == "memory://" and len(links) != 1:
@@ -398,6 +407,12 @@ def home_of(address: str) -> Home:
             if links:
                 home.adopt(links[0])
         return home
+
+
+def _key_for(address: str) -> bytes | None:
+    """Return the key that a client of this process was given for an address, used yet or not."""
+    keys = [home._authkey for home in _all_homes if home.address == address and not home._closed]
+    return next((key for key in keys if key is not None), None)
 
 
 _homes: dict[str, Home] = {}
@@ -412,6 +427,7 @@ def _dial(
     address: Address, authkey: bytes | None, start: bool, plugins: tuple[Any, ...], deadline: float, resume: bool
 ) -> Dialed:
     """Connect to a socket address, starting the server of a name where that is asked for and nobody answers."""
+    _promise_goodbye()
     starts = start and not resume and address.name is not None
     try:
         key = _addresses.find_authkey(authkey, address, create=starts)
@@ -455,14 +471,36 @@ def _versions(plugins: tuple[Any, ...]) -> dict[str, str]:
 def _say_goodbye() -> None:
     """Free at once what this process holds, when its interpreter ends in order."""
     for link in list(_links.values()):
-        if link.pid == os.getpid():
-            link.close()
+        link.last_words(LAST_WORDS)
+
+
+def _say_goodbye_as_child() -> None:
+    # In some versions the function of a child has returned before its threads are waited for.
+    main = threading.main_thread()
+    if all(thread.daemon or thread is main for thread in threading.enumerate()):
+        _say_goodbye()
+
+
+def _promise_goodbye() -> None:
+    """See to it that a child of `multiprocessing` says goodbye, too: it ends without `atexit`."""
+    global _promised
+    process = sys.modules.get("multiprocessing.process")
+    if _promised != os.getpid() and process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _say_goodbye_as_child, exitpriority=-1000)  # after those of everybody else
+        _promised = os.getpid()
+
+
+_promised = 0
 
 
 def _after_fork() -> None:
     """In a forked child: a new session at first use. It owns nothing that its parent holds."""
     global _links_lock
     _links_lock = threading.Lock()
+    for home in _all_homes:
+        home._lock = threading.Lock()
     for link in _links.values():
         link.drop_inherited()
 

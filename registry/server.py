@@ -21,6 +21,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -208,6 +209,12 @@ class ManagerServer:
         """Serve on a thread of this process, and return once clients can connect."""
         if self._thread is not None:
             raise RuntimeError("this server has been started already")
+        monkey = sys.modules.get("gevent.monkey")
+        if monkey is not None and monkey.is_module_patched("threading"):
+            raise RuntimeError(
+                "gevent has replaced threads here, and an event loop in a greenlet would stop all others; "
+                f'run the server in a process of its own: "registry serve --address {self.url}"'
+            )
         self.open()
         ready = threading.Event()
         self.on_ready = ready.set

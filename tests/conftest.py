@@ -65,13 +65,16 @@ def nothing_left_running(home: Path) -> Iterator[None]:
         pytest.fail("left running by this test: " + "; ".join(left), pytrace=False)
 
 
-def _children() -> set[int]:
-    """Return the pids of this process's children that still run."""
-    helpers = {
-        # Each is started once in a process and stays to its end.
+def _helpers() -> set[int | None]:
+    """Return the pids of what `multiprocessing` starts once in a process, and keeps to its end."""
+    return {
         getattr(resource_tracker._resource_tracker, "_pid", None),
         getattr(forkserver._forkserver, "_forkserver_pid", None),
     }
+
+
+def _children() -> set[int]:
+    """Return the pids of this process's children that still run."""
     # Reaps what has ended, on every system.
     pids = {child.pid for child in multiprocessing.active_children()}
     if sys.platform == "linux":
@@ -81,7 +84,7 @@ def _children() -> set[int]:
             except OSError:
                 # That thread has ended in between.
                 continue
-    return {pid for pid in pids if pid is not None and pid not in helpers and _runs(pid)}
+    return {pid for pid in pids - _helpers() if pid is not None and _runs(pid)}
 
 
 def _servers(home: Path) -> set[int]:
@@ -100,7 +103,7 @@ def _servers(home: Path) -> set[int]:
                 continue
             if mark in environment.split(b"\0"):
                 found.add(int(entry.name))
-    return {pid for pid in found if _runs(pid)}
+    return {pid for pid in found - _helpers() if _runs(pid)}
 
 
 def _end(pids: set[int], deadline: float) -> list[int]:

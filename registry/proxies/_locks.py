@@ -197,18 +197,24 @@ class LockShape(GrantingShape):
 
     def _here(self) -> _Here:
         """Return what this thread has of the proxy."""
-        if self._local is None:
-            self._local = _Here()
-        here: _Here = self._local
+        local = self._local
+        if type(local) is not threading.local:  # the first use, or the first since gevent has replaced threads
+            before = getattr(local, "here", None)
+            local = self._local = threading.local()
+            if before is not None:
+                local.here = before
+        try:
+            here: _Here = local.here
+        except AttributeError:
+            here = local.here = _Here()
         return here
 
 
-class _Here(threading.local):
+class _Here:
     """What a thread has of a lock: the blocks that it is in, and the end of the one that it is about to enter."""
 
-    opening: ref[Leaving] | None = None
-
     def __init__(self) -> None:
+        self.opening: ref[Leaving] | None = None
         self.holds: list[Hold] = []
 
 
