@@ -6,7 +6,7 @@ import signal
 from threading import Event
 from typing import Any
 
-from servers import KEY, Served, another
+from servers import KEY, Served, another, until
 
 from registry import connect
 from registry.errors import LockLost, RegistryError, StateLost
@@ -116,6 +116,7 @@ def hold_on(line: Line, url: str, number: int) -> None:
         still = client.lock(f"l{number}").locked()
     line.say(still, grant.number)
     line.hear(None)
+    client.close()
 
 
 def stalled_server(count: int, lease: int = 1, stall: int = 2, holders: int = 8) -> dict[str, Any]:
@@ -136,7 +137,8 @@ def stalled_server(count: int, lease: int = 1, stall: int = 2, holders: int = 8)
             crowd = [nursery.fork(hold_on, server.url, number) for number in range(holders)]
             for child in crowd:
                 child.hear()
-            before = watcher.statistics()["sessions"]
+            before = holders + 1
+            until(lambda ask: ask.statistics()["sessions"] == holders + 1, watcher)  # those before have said goodbye
             server.signal(signal.SIGSTOP)
             Event().wait(stall)  # what is looked at is time itself
             server.signal(signal.SIGCONT)
