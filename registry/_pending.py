@@ -119,4 +119,6 @@ def thread_name() -> str:
         name = getattr(greenlet.getcurrent(), "name", "")
     if not name and threading.get_ident() != threading.main_thread().ident:
         name = threading.current_thread().name
+    if not name:
+        return ""
     return str(name)[:LONGEST_THREAD].encode("utf-8", "replace").decode()

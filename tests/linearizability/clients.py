@@ -410,7 +410,7 @@ class World:
                 broken.append(f"{program.name} has calls that are not settled: {[slot.seq for slot in slots]}")
         for (typeid, name), hosted in host.engine.objects.items():
             found = host.statistics(typeid, name)
-            held = found.get("holder") or found.get("claims") or found.get("holders")
+            held = found.get("holders")
             if held and typeid not in self.left:
                 broken.append(f"{typeid}:{name} is held by {held} at the end")
             if hosted.waits:
