@@ -454,8 +454,8 @@ lock.acquire()
 os.kill(client.statistics()["pid"], signal.SIGSTOP)
 link = client._home.link()
 threading.Thread(target=d.__setitem__, args=("k", b"x" * 5_000_000), daemon=True).start()
-while not link._sending.locked():
-    pass
+while link._sending.acquire(False):
+    link._sending.release()
 """
     with Served("here") as served, connect(served.url, KEY) as client:
         try:
