@@ -51,8 +51,9 @@ class Line:
 
     def _note(self, change: str, transport: Transport | None = None) -> None:
         """Tell the keeper, if there is one, what has become of the session."""
-        if self.kept is not None:
-            self.kept.note(change, transport)
+        kept = self.kept  # which the keeper may take away meanwhile
+        if kept is not None:
+            kept.note(change, transport)
 
     def _mark(self) -> int:
         """Return the received mark: every call up to it has its reply."""

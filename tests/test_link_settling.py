@@ -286,3 +286,20 @@ def test_what_was_given_up_as_its_reply_came_is_settled(host: Host) -> None:
     count = link.handle("counter", "c", NOTHING)
     link.call(count, "incr", NOTHING, about=About("counter:c"))
     assert not link._pending
+
+
+def test_the_keeper_may_leave_while_a_change_is_noted(host: Host) -> None:
+    """Its thread takes itself out of the link between a look at it and its use, and no call of anybody fails."""
+    kept = [type("Kept", (), {"note": lambda self, *change: None})(), None]
+
+    class Left(_link.Link):
+        @property
+        def kept(self) -> object:
+            return kept.pop(0) if kept else None
+
+        @kept.setter
+        def kept(self, value: object) -> None:
+            pass
+
+    link = Left(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link._note("connected")

@@ -3,6 +3,9 @@
 `checker` searches, `models` says what each type of object may answer, `histories` brings histories in,
 `simulation` records them from a real host and engine behind a faulty network, and `mutants` breaks these on
 purpose to show that the search would notice.
+
+`clients` does the same with real clients: `programs` use shared objects on threads whose turns `crew` hands out, and
+`attempts` writes down what they ask for and hear. `client_mutants` breaks the clients.
 """
 
 from __future__ import annotations

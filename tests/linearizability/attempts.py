@@ -88,6 +88,7 @@ class Record:
         self.names: dict[tuple[str, int], str] = {}  # the objects by process and handle
         self.lives: dict[str, int] = {}  # of the sessions
         self.ends: list[Operation] = []
+        self.ended: dict[str, float] = {}  # the sessions that the server has ended, and when
         self.broken: list[str] = []
 
     def tick(self) -> float:
@@ -120,6 +121,8 @@ class Record:
             attempt.fate = "unknown"
         elif frame is not None:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
+            if attempt.begun > self.ended.get(attempt.session, inf):
+                self.broken.append(f"{attempt.call} was answered in a session that had ended, which nobody was told")
             for other in attempt.confirms:
                 other.confirmed |= other.session == attempt.session
         elif slot.insisting:
@@ -174,7 +177,7 @@ class Record:
             elif attempt.fate == "answered" and not attempt.confirmed and attempt.heard is not None:
                 if attempt.heard.kind == Kind.REPLY:
                     rows[subject].append((attempt.call, False))
-        now = self.tick()
+        now = self.ended[session] = self.tick()
         for subject, unheard in rows.items():
             row = tuple(sorted(unheard))
             self.ends.append(self.operation(subject, session, (session, -1), "end", row, begun, now))

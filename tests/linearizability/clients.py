@@ -29,7 +29,7 @@ from linearizability.attempts import KINDS, PERMITS, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
-from registry import SharedObject, _keeper, _line, _link, _wire
+from registry import SharedObject, _keeper, _link, _wire
 from registry._host import Client, Host, Identity
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
@@ -45,7 +45,7 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
 #: What of the product blocks, reads the clock, or draws random numbers.
-MODULES: tuple[ModuleType, ...] = (_link, _line, _locks, _keeper)
+MODULES: tuple[ModuleType, ...] = (_link, _locks, _keeper)
 
 
 @attrs.frozen
@@ -116,6 +116,7 @@ class World:
         self.lease = random.choice((0.3, 1.0, 5.0, 30.0))
         # Some seeds are quiet, so that long stretches without trouble are seen too.
         self.trouble = random.choice((0.0, 0.5, 1.0, 2.0))
+        self.late_cuts = 0
         self.restarts = random.random() < 0.4
         self.refused: list[str] = []
         self.sessions: dict[bytes, str] = {}
@@ -145,8 +146,9 @@ class World:
         """Let the clients call, wind up, and look at what is left."""
         others = {
             "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path),
-            "_host": lambda: "here",
-            "_command": lambda: "test",
+            "socket": SimpleNamespace(gethostname=lambda: "here"),
+            "command": lambda: "test",
+            "__version__": "1",
             "thread_name": lambda: "a thread",
             "clock": lambda: self.crew.now,
             "_keeper": SimpleNamespace(wake=lambda: None, keep=lambda link, connected=None: link.keep(connected)),
@@ -182,7 +184,7 @@ class World:
             if self.calls <= 0 or not self.busy():
                 break
             self.turn()
-        self.calls, self.trouble = 0, 0.0
+        self.calls, self.late_cuts, self.trouble = 0, 2 * (self.trouble > 0), 0.0
         for program in self.programs:
             program.away_until = 0.0
         return self.finish()
@@ -227,6 +229,8 @@ class World:
             things.append((self.revive, 2))
         if self.dead:
             things.append((self.bury, 1))
+        if self.late_cuts and any(wire.down and not wire.hung_up for wire in self.wires):
+            things.append((self.cut_late, 1))
         if trouble:
             things += [(self.cut, trouble / 2), (self.interrupt, trouble), (self.die, trouble / 10)]
             if self.restarts and self.host is not None and self.life < 5:
@@ -314,11 +318,17 @@ class World:
     def cut(self) -> None:
         """Cut a connection, perhaps for a while."""
         open_ones = [wire for wire in self.wires if not wire.hung_up]
+        answering = [wire for wire in open_ones if wire.down]
         if open_ones:
-            wire = self.random.choice(open_ones)
+            wire = self.random.choice(answering if answering and self.random.random() < 0.7 else open_ones)
             wire.cut()
-            if self.random.random() < 0.1:
+            if self.random.random() < 0.3:
                 wire.process.away_until = self.crew.now + self.random.choice((0.5, 1.0, 4.0))
+
+    def cut_late(self) -> None:
+        """Cut a connection on which an answer is on its way, while all is wound up."""
+        self.late_cuts -= 1
+        self.random.choice([wire for wire in self.wires if wire.down and not wire.hung_up]).cut()
 
     def may_interrupt(self, member: Member | None) -> bool:
         """Tell whether a thread is its process's first, where signal handlers run, and uses something shared."""
@@ -421,6 +431,7 @@ class World:
 
     def audit(self) -> list[str]:
         """Let all leave, and let one who is new ask for everything, so that nothing is missing unnoticed."""
+        self.late_cuts = 0
         for program in self.programs:
             if program.alive:
                 self.crew.enlist(program, program.client.close, -1)
