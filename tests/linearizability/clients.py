@@ -29,7 +29,7 @@ from linearizability.attempts import KINDS, PERMITS, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
-from registry import SharedObject, _keeper, _link, _wire
+from registry import SharedObject, _keeper, _line, _link, _wire
 from registry._host import Client, Host, Identity
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
@@ -45,7 +45,7 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
 #: What of the product blocks, reads the clock, or draws random numbers.
-MODULES: tuple[ModuleType, ...] = (_link, _locks, _keeper)
+MODULES: tuple[ModuleType, ...] = (_link, _line, _locks, _keeper)
 
 
 @attrs.frozen
@@ -111,7 +111,7 @@ class World:
         self.calls = calls
         self.items = 0
         self.is_fine = random.random() < 0.25
-        self.crew = Crew(random, random.choice((0.01, 0.05)) if self.is_fine else 0.0, [_link.__file__])
+        self.crew = Crew(random, random.choice((0.01, 0.05)) if self.is_fine else 0.0, [_link.__file__, _line.__file__])
         self.record = Record()
         self.lease = random.choice((0.3, 1.0, 5.0, 30.0))
         # Some seeds are quiet, so that long stretches without trouble are seen too.
