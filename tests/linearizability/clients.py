@@ -415,7 +415,7 @@ class World:
         for program in self.programs:
             if not program.alive:
                 continue
-            slots = [slot for slot in program.link._pending.values() if slot.abandoned]
+            slots = [slot for slot in program.link._pending.values() if slot.abandoned or slot.unattended]
             if slots and program.link.key in host.clients:
                 broken.append(f"{program.name} has calls that are not settled: {[slot.seq for slot in slots]}")
         for (typeid, name), hosted in host.engine.objects.items():

@@ -332,7 +332,7 @@ class Thread:
         link = self.program.link
         for _ in range(10):
             self.attempt(lambda: self.program.counter.get())
-            if not any(slot.abandoned for slot in link._pending.values()):
+            if not any(slot.abandoned or slot.unattended for slot in link._pending.values()):
                 return
 
     def attempt(self, use: Callable[[], object]) -> None:
