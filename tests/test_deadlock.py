@@ -466,7 +466,7 @@ def test_locks_in_one_order_never_deadlock() -> None:
             everybody[0].create(title, 2)
     held: dict[tuple[int, int], list[int]] = {(who, owner): [] for who in range(4) for owner in (1, 2)}
     waits: dict[tuple[int, int], Ticket] = {}
-    taken = 0
+    taken = waited = 0
     while taken < size(2000, 100_000):
         key = draw.choice(list(held))
         client, owner = everybody[key[0]], key[1]
@@ -475,7 +475,8 @@ def test_locks_in_one_order_never_deadlock() -> None:
                 continue
             assert waits.pop(key).result()
         last = held[key][-1] if held[key] else -1
-        if held[key] and (last + 1 == len(order) or draw.random() < 0.3):
+        # The more it has the sooner it lets go, so that everybody's turn comes.
+        if held[key] and (last + 1 == len(order) or draw.random() < 0.2 * len(held[key])):
             client.call(order[held[key].pop()], "release", owner=owner)
             continue
         place = draw.randrange(last + 1, min(len(order), last + 8))
@@ -483,8 +484,10 @@ def test_locks_in_one_order_never_deadlock() -> None:
         taken += 1
         waits[key] = client.send(order[place], method, owner=owner)
         held[key].append(place)
+        waited += waits[key].waits
         assert room.engine.suspicions == []
     assert room.engine.suspected() == []
+    assert waited > taken // 10
 
 
 # Ways to get it wrong, each of which some random way has to show.
