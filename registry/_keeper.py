@@ -75,7 +75,7 @@ class Kept:
     def is_wanted(self) -> bool:
         """Whether there is still something to look after."""
         link = self.link
-        if link.closed:
+        if link.closed or link.kept is not self:
             return False
         return bool(link.listeners or self._changes) or (link.lease > 0 and self.state != LOST)
 
@@ -114,6 +114,8 @@ class Kept:
             attempt: Seconds that an attempt to connect may take.
         """
         link = self.link
+        if link.kept is not self:
+            return  # gevent has replaced this thread, and its greenlet looks after the session
         self._tell_changes()
         connection = link._transport
         if connection is None:
@@ -213,6 +215,7 @@ class Keeper:
     """The thread, and the sessions that it looks after."""
 
     def __init__(self) -> None:
+        self.threads = threading.local  # those of its time, see `_current`
         self._lock = threading.Lock()
         self._all: dict[int, Kept] = {}
         self._thread: threading.Thread | None = None
@@ -249,6 +252,11 @@ class Keeper:
                     return
         self.wake()
 
+    def dismiss(self) -> None:
+        """Have the thread end, and look after nobody any more."""
+        self._all.clear()
+        self.wake()
+
     def wake(self) -> None:
         """Have the thread look at what has happened."""
         waker = self._waker
@@ -272,7 +280,8 @@ class Keeper:
                 for number, kept in list(self._all.items()):
                     if not kept.is_wanted:
                         del self._all[number]
-                        kept.link.kept = None
+                        if kept.link.kept is kept:
+                            kept.link.kept = None
                 woken = self._woken
                 if not self._all or woken is None:
                     self._stop()
@@ -335,9 +344,18 @@ _keeper = Keeper()
 _numbers = itertools.count()
 
 
+def _current() -> Keeper:
+    """Return the keeper: another one since gevent has replaced threads, with a lock and a thread of gevent's."""
+    global _keeper
+    if _keeper.threads is not threading.local:
+        before, _keeper = _keeper, Keeper()
+        before.dismiss()
+    return _keeper
+
+
 def keep(link: Link, connected: Transport | None = None) -> None:
     """Look after a session of this process from now on, as long as there is a reason; see `Keeper.keep`."""
-    _keeper.keep(link, connected)
+    _current().keep(link, connected)
 
 
 def listen(link: Link, callback: Callable[[str], object]) -> Callable[[], None]:
@@ -345,7 +363,7 @@ def listen(link: Link, callback: Callable[[str], object]) -> Callable[[], None]:
     number = next(_numbers)
     link.listeners[number] = callback
     if link._known:  # else the next connection sees to it
-        _keeper.keep(link)
+        _current().keep(link)
 
     def stop() -> None:
         link.listeners.pop(number, None)

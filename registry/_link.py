@@ -111,6 +111,7 @@ class Link(Line):
         before, transport = self.local, self._transport
         self._make_locks()
         self.local.__dict__.update(before.__dict__)
+        self.kept = None  # by a thread; the next connection has a greenlet see to it
         if transport is not None:
             self._break(transport)  # a socket of the kernel's would keep all greenlets waiting
 

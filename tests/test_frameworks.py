@@ -233,6 +233,45 @@ print(client.statistics()["sessions"])
     assert greenlets("web", code, USED) == ["True False", "True False", "2"]
 
 
+LEASED = """
+import os
+from registry import connect
+client = connect(sys.argv[1], sys.argv[2].encode(), timeout=20)
+held = client.lock("l").acquire()
+{fork}
+"""
+FORKED = """
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+    held.release()
+    os._exit(0)
+"""
+
+
+@need_gevent
+@pytest.mark.parametrize("fork", ["", FORKED], ids=["same process", "forked"])
+def test_a_leased_session_is_looked_after_by_a_greenlet(fork: str, home: Path) -> None:
+    """The thread that sends heartbeats was one of the time before; a greenlet takes its place."""
+    code = """
+import gevent, threading
+import registry._keeper
+states = []
+client.listen(states.append)
+count = client.counter("c")
+gevent.joinall([gevent.spawn(count.incr) for _ in range(10)], raise_error=True)
+with gevent.Timeout(20):
+    while "connected" not in states:
+        gevent.sleep(0)
+print(count.get(), bool(client.lock("l").acquire(timeout=0)), registry._keeper._keeper.threads is threading.local)
+"""
+    with ManagerServer(("127.0.0.1", 0), servers.KEY) as server:
+        program = GREENLETS.format(before=LEASED.format(fork=fork), after=code)
+        with Script(program, server.url, servers.KEY.decode()) as script:
+            assert list(iter(script.line, "")) == ["10 False True"]
+            assert script.wait() == 0
+
+
 @need_gevent
 def test_a_greenlet_gives_up_in_time(home: Path) -> None:
     """A server that does not answer keeps no greenlet past its deadline, and all the others go on."""
