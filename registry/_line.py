@@ -59,11 +59,17 @@ class Line:
         """Return the received mark: every call up to it has its reply."""
         return next(iter(self._pending), self._next) - 1
 
-    def _note_arrival(self, slot: Pending, frame: Frame) -> None:
-        """Note that the reply to a call has arrived, which is about to leave the row of unanswered calls."""
+    def _note_arrival(self, slot: Pending, frame: Frame, above: list[int] | None = None) -> None:
+        """Note that the reply to a call has arrived, which is about to leave the row of unanswered calls.
+
+        Args:
+            slot: The call.
+            frame: The reply.
+            above: The replies above the mark that its session is to tell of; None for those of the present one.
+        """
         seq = slot.seq
         if self._mark() != seq - 1:
-            self._above.append(seq)
+            (self._above if above is None else above).append(seq)
         if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
             self._acknowledged = seq
 

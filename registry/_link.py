@@ -405,10 +405,12 @@ class Link(Line):
                 self._taken.append(slot)
                 return frame
             seq = slot.seq
-            if self._pending.get(seq) is slot:  # else its session was lost meanwhile, though not its reply
-                self._note_arrival(slot, frame)
+            # In this order, which is the other one than that in which `_lose` replaces them.
+            above, pending = self._above, self._pending
+            if pending.get(seq) is slot:  # else its session was lost meanwhile, though not its reply
+                self._note_arrival(slot, frame, above)
                 # A statement and not a call: nothing can raise between it and the return.
-                del self._pending[seq]
+                del pending[seq]
             if frame.kind == Kind.CANCELLED:
                 raise CallTimeout(slot.title, slot.seconds, server=self.label)
             return frame
@@ -705,8 +707,7 @@ class Link(Line):
         with self._sending:
             for slot in list(self._pending.values()):
                 if slot.abandoned or slot.unattended or slot.done:
-                    del self._pending[slot.seq]
-                    continue
+                    continue  # its thread may take it out at this moment
                 if slot.insisting:
                     slot.failure = StateLost(reason, self.label)  # what it gives back is lost, as its caller will say
                     told = True
@@ -730,11 +731,11 @@ class Link(Line):
                     continue
                 told = True
                 self._wake(slot)
+            self._pending = {}
+            self._taken = []
             self._new_session()
             self._why = reason
             self._note("lost")
-            self._pending = {}
-            self._taken = []
             if changed and told:
                 self._untold = StateLost(reason, self.label)
             elif changed:

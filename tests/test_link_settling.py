@@ -303,3 +303,20 @@ def test_the_keeper_may_leave_while_a_change_is_noted(host: Host) -> None:
 
     link = Left(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
     link._note("connected")
+
+
+def test_a_session_is_lost_while_a_reply_is_taken(host: Host) -> None:
+    """A thread takes its call out of the row as the session is lost: neither trips over the other."""
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    row: dict[int, Pending] = {}
+
+    class Taken(Pending, eq=False):
+        @property
+        def done(self) -> bool:
+            row.pop(self.seq, None)
+            return True
+
+    row[1] = Taken(_link.CALL, 1, "get", NOTHING, About("dict:d"), False, seq=1)
+    link._pending = row
+    link._lose(StateLost, "it is gone")
+    assert not link._pending
