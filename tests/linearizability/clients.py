@@ -29,7 +29,7 @@ from linearizability.attempts import KINDS, PERMITS, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
-from registry import SharedObject, _keeper, _line, _link, _wire
+from registry import SharedObject, _keeper, _line, _link, _transport, _wire
 from registry._host import Client, Host, Identity
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
@@ -45,7 +45,7 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
 #: What of the product blocks, reads the clock, or draws random numbers.
-MODULES: tuple[ModuleType, ...] = (_link, _line, _locks, _keeper)
+MODULES: tuple[ModuleType, ...] = (_link, _line, _transport, _locks, _keeper)
 
 
 @attrs.frozen
@@ -144,6 +144,7 @@ class World:
 
     def run(self) -> Recording:
         """Let the clients call, wind up, and look at what is left."""
+        keeper = SimpleNamespace(wake=lambda: None, keep=lambda link, connected=None: link.keep(connected))
         others = {
             "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path),
             "socket": SimpleNamespace(gethostname=lambda: "here"),
@@ -151,7 +152,8 @@ class World:
             "__version__": "1",
             "thread_name": lambda: "a thread",
             "clock": lambda: self.crew.now,
-            "_keeper": SimpleNamespace(wake=lambda: None, keep=lambda link, connected=None: link.keep(connected)),
+            "_keeper": keeper,
+            "_current": lambda: keeper,
             "_is_writable": lambda number: True,
         }
         with replaced(self.crew, MODULES, **others):
