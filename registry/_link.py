@@ -366,9 +366,10 @@ class Link(Line):
         local = self.local
         if local.session != self.key:
             self._enter_session(local)
-        if self._tell is not None:
-            error, self._tell = self._tell, None
-            raise error
+        tell = self._tell
+        if tell is not None:
+            self._tell = None
+            raise tell
         taking, local.taking = local.taking, None
         if taking is not None:
             taking.delivered = True
@@ -688,7 +689,7 @@ class Link(Line):
             self._transport = transport
             self._note("connected", transport)
             # What was given up is unanswered even where its reply came in that very moment.
-            unanswered = [slot for slot in self._pending.values() if slot.abandoned or not slot.done]
+            unanswered = [slot for slot in list(self._pending.values()) if slot.abandoned or not slot.done]
             for slot in unanswered:
                 if slot.abandoned or slot.settling:
                     self._send_cancel(slot, undo=slot.abandoned)

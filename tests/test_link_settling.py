@@ -320,3 +320,39 @@ def test_a_session_is_lost_while_a_reply_is_taken(host: Host) -> None:
     link._pending = row
     link._lose(StateLost, "it is gone")
     assert not link._pending
+
+
+def test_a_connection_is_made_while_a_reply_is_taken(host: Host) -> None:
+    """A thread takes its call out of the row as another looks for what to send again: neither trips."""
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    row: dict[int, Pending] = {}
+
+    class Taken(Pending, eq=False):
+        @property
+        def done(self) -> bool:
+            row.pop(self.seq, None)
+            return True
+
+    for seq in (1, 2):
+        row[seq] = Taken(_link.CALL, 1, "get", NOTHING, About("dict:d"), False, seq=seq)
+    link._pending = row
+    link.ensure()
+    assert not row
+
+
+def test_a_loss_is_told_by_one_of_two_threads(host: Host) -> None:
+    """Another thread takes what is to be told between a look at it and its use: this one's call is made."""
+    tell = [StateLost("it is gone")]
+
+    class Told(_link.Link):
+        @property
+        def _tell(self) -> Exception | None:
+            return tell.pop() if tell else None
+
+        @_tell.setter
+        def _tell(self, value: object) -> None:
+            pass
+
+    link = Told(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    with pytest.raises(StateLost):
+        link.call(link.handle("counter", "c", NOTHING), "incr", NOTHING, about=About("counter:c"))
