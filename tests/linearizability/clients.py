@@ -207,7 +207,7 @@ class World:
         """Tell whether the server has something to do still."""
         if self.host is None or self.dead or any(wire.up or wire.read for wire in self.wires if wire.closed):
             return True
-        living = {program.link.key for program in self.programs if program.alive}
+        living = {program.link.key for program in self.programs if program.alive and not program.link.closed}
         return any(key not in living for key in self.host.clients)
 
     def turn(self) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from linearizability.clients import World
 
 ADDRESS = "simulated"
+LOSSES = (StateLost, OutcomeUnknown, LockLost, ServerNotFound)
 KEEPER = -2  # the place of the thread that looks after a process's session
 
 
@@ -288,7 +289,11 @@ class Program(Process):
         """Look whether the loss of a session is told once, and to those only who had changed something."""
         # The numbers tell the session in which an attempt was answered.
         number = attempt.slot.seq // CALLS
-        told = isinstance(error, (StateLost, OutcomeUnknown, LockLost, ServerNotFound))
+        # An interrupt that comes as a loss is raised has it as its context.
+        context = error
+        while context is not None and not isinstance(context, LOSSES):
+            context = context.__context__
+        told = context is not None
         if told:
             self.untold.clear()
         if isinstance(error, StateLost) and not self.changed and not self.world.is_fine:
