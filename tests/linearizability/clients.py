@@ -147,7 +147,7 @@ class World:
         keeper = SimpleNamespace(wake=lambda: None, keep=lambda link, connected=None: link.keep(connected))
         others = {
             "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path),
-            "socket": SimpleNamespace(gethostname=lambda: "here"),
+            "_peers": SimpleNamespace(machine=lambda: "here"),
             "command": lambda: "test",
             "__version__": "1",
             "thread_name": lambda: "a thread",
