@@ -152,7 +152,9 @@ def test_a_child_that_still_works_says_no_goodbye(method: str, server: ManagerSe
     with ours, theirs:
         process = get_context(method).Process(target=leave_a_thread, args=(server.url, theirs))
         process.start()
-        assert {ours.recv(), ours.recv()} == {"first", "left"} or method == "spawn"
+        # Before 3.13 a child is as good as ended when its function returns, and only then waits for its threads.
+        first = {"first", "left"} if sys.version_info < (3, 13) else {"first"}
+        assert {ours.recv() for _ in first} == first
         client.queue("q").put("second")
         assert ours.recv() == "second"
         process.join()
@@ -361,6 +363,7 @@ import os, signal, sys
 from registry import connect
 client = connect(sys.argv[1], sys.argv[2].encode())
 lock = client.lock("l")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where tests run in the background
 def end():
     print("held", flush=True)
     sys.stdin.readline()
