@@ -398,8 +398,6 @@ class Link(Line):
                     raise
             frame = slot.reply
             if frame is None:
-                if isinstance(slot.failure, RegistryError):
-                    self._untold = None
                 raise slot.failure or RegistryError("a call ended without a reply")
             if slot.waiting and frame.kind == Kind.REPLY:
                 local.taking = slot
@@ -528,29 +526,41 @@ class Link(Line):
     def _give_up(self, slot: Pending, error: BaseException) -> None:
         """The caller leaves without its reply. Make sure that the call is settled, and that others have a reader."""
         try:
-            slot.parked = False  # nobody is to be woken to read who has left
-            answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
-            with self._sending:  # or else a new connection might send it meanwhile
-                if isinstance(slot.failure, RegistryError) and error is not slot.failure and self._untold is not None:
-                    self._tell, self._untold = self._untold, None  # interrupted before it was told: the next call is
-                if self._pending.get(slot.seq) is not slot:
-                    return
-                if slot.insisting and slot.failure is None:
-                    slot.unattended = True  # before a look at the reply: whoever brings that looks in the other order
-                    self._dismiss(slot)
-                    if slot.reply is None and self._transport is not None:
-                        self._send(slot)  # perhaps once more, which does no harm
-                elif error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
-                    self._tell_again(slot)
-                    del self._pending[slot.seq]
-                    return
-                else:
-                    self._tell_again(slot)
-                    self._undo(slot)
-            if not isinstance(error, RegistryError):
+            try:
+                open_still = self._withdraw(slot, error)
+            except BaseException as raised:
+                # A signal handler has raised while this waited for another thread to write, or in the write.
+                self._withdraw(slot, raised)
+                raise
+            if open_still and not isinstance(error, RegistryError):
                 self._reconnect()
         finally:
             self._stop_leading()
+
+    def _withdraw(self, slot: Pending, error: BaseException) -> bool:
+        """Take a call whose caller leaves out of the row, or have it settled; tell whether it is there still."""
+        slot.parked = False  # nobody is to be woken to read who has left
+        answered = slot.reply is not None and slot.reply.kind != Kind.REPLY
+        with self._sending:  # or else a new connection might send it meanwhile
+            if isinstance(slot.failure, RegistryError) and self._untold is not None:
+                if error is not slot.failure:  # interrupted before it was told: the next call is
+                    self._tell = self._untold
+                self._untold = None
+            if self._pending.get(slot.seq) is not slot:
+                return False
+            if slot.insisting and slot.failure is None:
+                slot.unattended = True  # before a look at the reply: whoever brings that looks in the other order
+                self._dismiss(slot)
+                if slot.reply is None and self._transport is not None:
+                    self._send(slot)  # perhaps once more, which does no harm
+            elif error is slot.failure or not slot.sent or slot.kind == Kind.CONTROL or answered:
+                self._tell_again(slot)
+                del self._pending[slot.seq]
+                return False
+            else:
+                self._tell_again(slot)
+                self._undo(slot)
+            return True
 
     def _tell_again(self, slot: Pending) -> None:
         """Have another call tell which replies are there, since this one, which was to tell it, may never arrive."""

@@ -356,3 +356,36 @@ def test_a_loss_is_told_by_one_of_two_threads(host: Host) -> None:
     link = Told(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
     with pytest.raises(StateLost):
         link.call(link.handle("counter", "c", NOTHING), "incr", NOTHING, about=About("counter:c"))
+
+
+def test_who_is_interrupted_in_giving_up_has_given_up(host: Host) -> None:
+    """A signal handler raises as an unsent call is being taken out of the row: it is not sent by the next one."""
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        if interrupts:
+            raise ServerNotFound("x", "nobody is there")
+        return Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True)
+
+    class Sending:
+        """The lock that is waited for, where the handler raises the second time it is taken."""
+
+        def __enter__(self) -> None:
+            taken.append(True)
+            if len(taken) == 2:
+                raise interrupts.pop()
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def _is_owned(self) -> bool:
+            return False
+
+    interrupts, taken = [Interruption()], []
+    link = _link.Link(connect, "x", timeout=2.0)
+    count = link.handle("counter", "c", NOTHING)
+    link._enter_session(link.local)
+    link._sending = Sending()
+    with pytest.raises(Interruption):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert not link._pending
+    assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 1
