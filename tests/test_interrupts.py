@@ -66,6 +66,7 @@ class Interrupter:
     def run(self, story: Callable[[], object]) -> None:
         """Run a story with one interrupt in it."""
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # or else 3.12 shows none before the next `settrace`
         sys.settrace(self)
         try:
             story()
