@@ -288,10 +288,11 @@ class Keeper:
                     return
                 everyone = list(self._all.values())
             ready = self._wait(woken, everyone)
-            leases = [kept.link.lease / 3 for kept in everyone if kept.link.lease]
             for kept in everyone:
                 try:
-                    kept.turn(kept in ready, min([ATTEMPT, *leases]))
+                    # As long as a server that stands still may need, but no longer than the others can be silent.
+                    others = [other.link.lease / 3 for other in everyone if other is not kept and other.link.lease]
+                    kept.turn(kept in ready, min([ATTEMPT, kept.link.lease or ATTEMPT, *others]))
                 except Exception:  # one session must not end the others
                     import logging
 
