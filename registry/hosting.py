@@ -83,15 +83,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from math import inf, isnan
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from registry import _codec
 from registry._leaves import Caller, Carried, Grant, Handle, OpaqueValue, Owner
-
-if TYPE_CHECKING:
-    from registry.errors import LockLost
+from registry.errors import LockLost
 
 __all__ = [
     "Call",
