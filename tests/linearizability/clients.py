@@ -165,6 +165,10 @@ class World:
                 for program in self.programs:
                     self.crew.kill(program)
                 self.crew.over = True
+        for program in self.programs:
+            if program.unsaid:
+                sessions = sorted(program.unsaid)
+                self.record.broken.append(f"{program.name} was never told of the loss of its sessions {sessions}")
         history = self.record.history()
         return Recording(
             history, self.record.models(history), tuple(self.refused), tuple(self.record.broken), tuple(stalled)

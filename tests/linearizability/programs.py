@@ -259,6 +259,7 @@ class Program(Process):
         self.grants: list[tuple[str, Grant]] = []
         self.changed = 0  # the last session in which a change was acknowledged
         self.untold: set[int] = set()  # sessions whose loss it has not been told of
+        self.unsaid: dict[int, float] = {}  # those of them after which it was answered all the same, and when
         self.threads = threads
         self.away_until = 0.0  # it cannot reach the server before
         for place in range(threads):
@@ -296,13 +297,14 @@ class Program(Process):
         told = context is not None
         if told:
             self.untold.clear()
+            # Another thread may have been answered while this one was on its way to be told.
+            self.unsaid = {session: when for session, when in self.unsaid.items() if when < attempt.begun}
         if isinstance(error, StateLost) and not self.changed and not self.world.is_fine:
             self.world.record.broken.append(f"{self.name} had changed nothing and was told {error!r}")
         if error is None and attempt.heard is not None and attempt.heard.kind == Kind.REPLY:
             lost = {session for session in self.untold if session < number}
-            if lost:
-                self.world.record.broken.append(f"{self.name} was never told of the loss of its sessions {lost}")
-                self.untold -= lost
+            self.unsaid |= dict.fromkeys(lost, self.world.record.time)
+            self.untold -= lost
             if not attempt.slot.readonly:
                 self.changed = number
                 if number == self.link.count and not attempt.slot.waiting:  # that might be taken back
