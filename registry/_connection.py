@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from registry import _peers, _wire
+from registry._attachments import Attachment
 from registry._auth import ServerHandshake
-from registry._host import Attachment
 from registry._stock import StockConnection
 from registry._wire import Kind, ProtocolError
 

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from registry import __version__, _peers, _plugins, _wire
-from registry._host import Attachment, Host, Identity
+from registry._attachments import Attachment, Identity
+from registry._host import Host
 from registry._threads import ThreadedObjects
 from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry.errors import ServerNotFound

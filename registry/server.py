@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from registry import __version__, _addresses, _peers, _plugins
 from registry._addresses import Place
+from registry._attachments import Attachment, Client, Identity
 from registry._connection import Connection
-from registry._host import Attachment, Client, Host, Identity
+from registry._host import Host
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
 from registry.errors import AccessDenied

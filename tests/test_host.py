@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry import SharedObject, _codec, _image, _wire
+from registry._attachments import Attachment, Client, Identity
 from registry._engine import KEPT_VACANT
 from registry._events import Call
-from registry._host import Attachment, Client, Host, Identity
+from registry._host import Host
 from registry._leaves import Caller, Carried, Grant, OpaqueValue
 from registry._wire import DELETE, IN_FLIGHT, Kind, ProtocolError
 from registry.errors import (

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from registry import _codec, _link, _plugins, _wire
-from registry._host import Attachment, Host, Identity
+from registry._attachments import Attachment, Identity
+from registry._host import Host
 from registry._pending import Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting
 from registry._wire import Frame, Kind

@@ -11,7 +11,7 @@ from servers import running
 from things import NOTES, SLOW
 
 from registry import ManagerClient, _wire, connect
-from registry._host import Attachment
+from registry._attachments import Attachment
 from registry._memory import MemoryTransport
 from registry._transport import DeadlinePassed
 from registry.errors import Closed, ServerNotFound

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import ManagerServer, SharedObject, connect
-from registry._host import Client, Host, Identity
+from registry._attachments import Client, Identity
+from registry._host import Host
 from registry._peers import Peer
 from registry._stock import LARGEST, STOCK_GRACE, StockConnection, StockSessions
 from registry._stock._messages import BadMessage, cut, frame

@@ -17,7 +17,7 @@ from registry._wire import Kind, ProtocolError
 from registry.errors import AccessDenied, RegistryError, StateLost, UnknownType
 
 if TYPE_CHECKING:
-    from registry._host import Target
+    from registry._attachments import Target
     from registry._peers import Peer
     from registry._stock._sessions import Session, StockSessions, Wire
     from registry.declarations import Interface

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from registry import _peers
+from registry._attachments import Attachment, Client, Target
 from registry._events import Call, Output
-from registry._host import Attachment, Client, Host, Target
+from registry._host import Host
 from registry._leaves import Caller
 from registry._objects import NO_ARGUMENTS
 from registry._peers import Peer

@@ -14,7 +14,8 @@ import msgspec
 from linearizability.crew import Interruption
 from linearizability.mutants import Change, Method, Mutant
 from registry import _wire
-from registry._host import Attachment, Host
+from registry._attachments import Attachment
+from registry._host import Host
 from registry._link import Link
 from registry._pending import Pending
 from registry._transport import Transport

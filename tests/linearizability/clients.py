@@ -30,7 +30,8 @@ from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
 from registry import SharedObject, _keeper, _line, _link, _transport, _wire
-from registry._host import Client, Host, Identity
+from registry._attachments import Client, Identity
+from registry._host import Host
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
 from registry.proxies import _locks

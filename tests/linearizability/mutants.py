@@ -13,9 +13,10 @@ from typing import Any
 import attrs
 
 from registry import hosting
+from registry._attachments import Attachment, Client
 from registry._engine import Engine
 from registry._events import Call, Cancel, Output, SessionEnded
-from registry._host import Attachment, Client, Host
+from registry._host import Host
 from registry._sessions import Ranges, Session
 from registry._wire import Frame, Kind
 from registry.hosting import Waiter, Waiters

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from linearizability.attempts import CALLS, PERMITS, ROOM, Attempt
 from linearizability.crew import Interruption, Process
 from registry import _keeper, _link, _wire
-from registry._host import Attachment, Host
+from registry._attachments import Attachment
+from registry._host import Host
 from registry._leaves import Grant
 from registry._pending import Pending
 from registry._transport import DeadlinePassed, Dialed

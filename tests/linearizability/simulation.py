@@ -24,7 +24,8 @@ import msgspec
 from linearizability.checker import UNKNOWN, Model, Operation
 from linearizability.models import Counter, DictKeys, FairLock, Queue, Semaphore
 from registry import SharedObject, _codec, _wire
-from registry._host import Attachment, Host, Identity
+from registry._attachments import Attachment, Identity
+from registry._host import Host
 from registry._leaves import Carried, Grant
 from registry._wire import Frame, Kind, ProtocolError
 from registry.errors import NoSuchObject
