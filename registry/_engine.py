@@ -24,13 +24,13 @@ The approach is state-machine replication (Schneider 1990; Viewstamped Replicati
 from __future__ import annotations
 
 import hashlib
-import heapq
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
 from registry import _codec, _state, hosting
+from registry._deadlines import Deadlines, Due
 from registry._deadlock import Need, Row, Waits
 from registry._events import (
     Advance,
@@ -67,10 +67,6 @@ from registry.hosting import Holder, Waiter
 EPOCH_SHIFT = 40
 KEPT_VACANT = 1024
 NOBODY = Caller()
-
-
-# What is due: when, what breaks ties, a count, and whose.
-_Due = tuple[float, int, int, "Waiter | Hosted"]
 
 
 class _Reading:
@@ -121,9 +117,7 @@ class Engine:
         self.losses = Losses(self)
         self._instances: dict[int, Hosted] = {}  # by id(), while they live; not part of the state
         self._vacant: dict[int, None] = {}
-        self._heap: list[_Due] = []
-        self._pushed = 0
-        self._swept = 0
+        self.deadlines = Deadlines()
         self._reading = _Reading(self)
         self._waits = Waits(self._need, self.title)
         self._outputs: list[Output] = []
@@ -199,10 +193,7 @@ class Engine:
 
     def next_due(self) -> float | None:
         """Return when the next deadline is, in the engine's time, or None."""
-        heap = self._heap
-        while heap and not _is_live(heap[0]):
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        return self.deadlines.first()
 
     def statistics(self, hosted: Hosted) -> dict[str, object]:
         """Return what the object tells of itself, with what the engine knows."""
@@ -671,27 +662,13 @@ class Engine:
 
     def _watch(self, waiter: Waiter) -> None:
         if waiter.deadline is not None:
-            self._push(waiter.deadline, waiter.number, waiter)
-
-    def _push(self, time: float, order: int, item: Waiter | Hosted) -> None:
-        # The count keeps two entries of one wait, which is due when it was before, from being compared
-        # further.
-        self._pushed += 1
-        heapq.heappush(self._heap, (time, order, self._pushed, item))
-        # Waits that ended early leave their entries behind; sweep them before they outnumber the live ones.
-        if self._pushed - self._swept > max(1024, len(self._heap) // 2):
-            self._heap = [entry for entry in self._heap if _is_live(entry)]
-            heapq.heapify(self._heap)
-            self._swept = self._pushed
+            self.deadlines.push(waiter.deadline, waiter.number, waiter)
 
     def _fire_due(self, until: float) -> None:
         """Do what is due up to `until`, in the order of (deadline, sequence), each at its own time."""
         newest = self._last_order
-        again: list[_Due] = []
-        while self._heap and self._heap[0][0] <= until:
-            entry = heapq.heappop(self._heap)
-            if not _is_live(entry):
-                continue
+        again: list[Due] = []
+        while (entry := self.deadlines.pop(until)) is not None:
             time, order, _, item = entry
             if order > newest and time <= self.now:
                 again.append(entry)  # asked for in here, for no later time: it would go on for ever
@@ -706,7 +683,7 @@ class Engine:
                 self._gave_up([item])
             self._look_again()
         for entry in again:
-            heapq.heappush(self._heap, entry)
+            self.deadlines.put_back(entry)
 
     # -- what a step may ask for (`hosting.Steps`)
 
@@ -757,7 +734,7 @@ class Engine:
             hosted.alarm = None
             return
         hosted.alarm = (float(time), self.next_order())
-        self._push(*hosted.alarm, hosted)
+        self.deadlines.push(*hosted.alarm, hosted)
 
 
 def _drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
@@ -797,14 +774,6 @@ def _check_durable(instance: Any) -> None:
         _codec.encode(_state.capture(instance), outgoing=state_leaf)
     except (NotShareable, TypeError) as error:
         raise NotDurable(type(instance).__qualname__, str(error)) from error
-
-
-def _is_live(entry: _Due) -> bool:
-    """Tell whether an entry of the heap still stands for something."""
-    time, order, _, item = entry
-    if isinstance(item, Hosted):
-        return item.alarm == (time, order)
-    return item.home is not None and item.deadline == time
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ needs the declarations of the objects in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -97,8 +97,11 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
     for number, owner, caller, seq, target, since, deadline, late in sorted(waits):
         waiters[number] = Waiter(number, Owner(*owner), caller, seq, target, since, deadline, late)
         engine.sessions[owner[0]].waits[seq] = waiters[number]
+    waiting: dict[int, list[Waiter]] = {}
+    for waiter in waiters.values():
+        waiting.setdefault(waiter.target, []).append(waiter)
     for row in objects:
-        _restore_object(engine, row, waiters)
+        _restore_object(engine, row, waiters, waiting.get(row[0], ()))
     for waiter in waiters.values():
         if waiter.home is None:
             Waiters()._admit(waiter)  # its object has let go of the line that it stood in
@@ -107,7 +110,7 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
     return engine
 
 
-def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter]) -> None:
+def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter], waiting: Iterable[Waiter]) -> None:
     (
         number,
         typeid,
@@ -138,16 +141,14 @@ def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter]) 
     engine._within(step, revive)
     hosted.sessions = dict.fromkeys(sessions)
     hosted.changed, hosted.stopped, hosted.alarm = changed, stopped, alarm
-    engine._heap = [entry for entry in engine._heap if entry[3] is not hosted]  # what the factory asked for
     if alarm is not None:
         time, order = alarm
-        engine._push(time, order, hosted)
-    for waiter in waiters.values():
-        if waiter.target == number:
-            hosted.waits[waiter.number] = waiter
-            engine._waits.add(waiter)
-            waiter.away = hosted.passes_over and engine.sessions[waiter.owner.session].away
-            engine._watch(waiter)
+        engine.deadlines.push(time, order, hosted)
+    for waiter in waiting:
+        hosted.waits[waiter.number] = waiter
+        engine._waits.add(waiter)
+        waiter.away = hosted.passes_over and engine.sessions[waiter.owner.session].away
+        engine._watch(waiter)
     engine._instances[id(hosted.instance)] = hosted
     engine.objects[typeid, name] = hosted
 

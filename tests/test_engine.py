@@ -490,7 +490,7 @@ def test_the_heap_does_not_grow_with_waits_that_have_ended(client: Client) -> No
     for _ in range(3000):
         client.send("gate:x", "pass_through", 1e6)
         client.call("gate:x", "open_one")
-    assert len(driver.engine._heap) < 2100
+    assert len(driver.engine.deadlines) < 2100
 
 
 def test_the_end_of_an_owner_settles_its_waits(driver: Driver, client: Client) -> None:
