@@ -24,12 +24,10 @@ The approach is state-machine replication (Schneider 1990; Viewstamped Replicati
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any, NoReturn
 
-from registry import _codec, _state, hosting
+from registry import _codec, hosting
 from registry._deadlines import Deadlines, Due
 from registry._deadlock import Need, Row, Waits
 from registry._events import (
@@ -39,16 +37,19 @@ from registry._events import (
     Cancel,
     Create,
     Event,
+    Halted,
     Open,
     Output,
     OwnerEnded,
     Resumed,
     SessionEnded,
     Suspended,
+    Verdicts,
 )
-from registry._leaves import Caller, Carried, Owner
+from registry._leaves import Caller, Owner
 from registry._losses import Losses
-from registry._objects import Hosted, bind, state_leaf
+from registry._objects import Hosted, bind
+from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp
 from registry._sessions import Reply, Session
 from registry._wire import DELETE, RELEASE, Kind
 from registry.declarations import ITERATING, SharedObject
@@ -56,9 +57,6 @@ from registry.errors import (
     DeclarationError,
     LockLost,
     NoSuchObject,
-    NotDurable,
-    NotShareable,
-    RegistryError,
     RemoteError,
     UnknownType,
 )
@@ -66,6 +64,9 @@ from registry.hosting import Holder, Waiter
 
 EPOCH_SHIFT = 40
 KEPT_VACANT = 1024
+KEPT_LIVES = 4096
+KEPT_DEAD = 65_536
+DEAD_FOR = 86_400.0  # seconds for which the key of a session that has ended is known
 NOBODY = Caller()
 
 
@@ -107,6 +108,8 @@ class Engine:
         self.seed = b""
         self.sessions: dict[int, Session] = {}
         self.objects: dict[tuple[str, str], Hosted] = {}
+        self.lives: dict[bytes, int] = {}  # the event with which each server life began
+        self.ended: dict[bytes, float] = {}  # when sessions ended, by their keys
         self._numbered: dict[int, Hosted] = {}
         self._keys: dict[bytes, int] = {}
         self._last_session = 0
@@ -119,6 +122,9 @@ class Engine:
         self._vacant: dict[int, None] = {}
         self.deadlines = Deadlines()
         self._reading = _Reading(self)
+        self._entries = 0
+        self._given: dict[int, str] = {}
+        self._found: list[tuple[int, str]] = []
         self._waits = Waits(self._need, self.title)
         self._outputs: list[Output] = []
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -131,19 +137,27 @@ class Engine:
             SessionEnded: self._session_ended,
             Suspended: self._suspended,
             Resumed: self._resumed,
+            Halted: self._halted,
             Advance: self._advance,
         }
 
     # -- the two doors
 
-    def step(self, event: Event) -> list[Output]:
+    def step(self, event: Event, verdicts: Verdicts = ()) -> list[Output]:
         """Apply one event and return what comes out of it, in order.
 
         What is due by the event's stamp happens first, each at its own time. Within one moment only an
         `Advance` does that, so that events with one stamp follow each other.
+
+        Args:
+            event: What happened.
+            verdicts: When an event is replayed, the `verdicts` that it had: the code that these speak of is not run.
         """
         self.index += 1
         self._draws = 0
+        self._entries = 0
+        if self._found or verdicts or self._given:
+            self._found, self._given = [], dict(verdicts)
         self._waits.suspicions.clear()
         if event.now > self.now or type(event) is Advance:
             until = max(event.now, self.now)
@@ -169,11 +183,11 @@ class Engine:
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
             method = self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
-            value = self._within(step, _drained(method) if call.method in ITERATING else method, *args, **kwargs)
+            value = self._within(step, drained(method) if call.method in ITERATING else method, *args, **kwargs)
             body = _codec.encode(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
-            return Output(call.session, call.seq, Kind.ERROR, _failure(error), changed)
+            return Output(call.session, call.seq, Kind.ERROR, failure(error), changed)
         return Output(call.session, call.seq, Kind.REPLY, body, hosted.changed)
 
     # -- questions that change nothing
@@ -209,6 +223,21 @@ class Engine:
         return {"maker": hosted.maker, "made": hosted.made, "stopped": hosted.stopped, **told}
 
     @property
+    def verdicts(self) -> Verdicts:
+        """What ended hosted code in the last step without being its doing: want of memory, or of depth.
+
+        It would not happen again in a replay, so that it belongs to the event.
+        """
+        return tuple(self._found)
+
+    def end_of(self, life: bytes) -> int | None:
+        """Return the last event of a server life that this state comes from; None if it knows nothing of that life."""
+        began = self.lives.get(life)
+        if began is None:
+            return None
+        return min((later - 1 for later in self.lives.values() if later > began), default=self.index)
+
+    @property
     def suspicions(self) -> list[str]:
         """What the last event has brought about that may be a deadlock, as texts; it is no part of the state."""
         return self._waits.suspicions
@@ -242,6 +271,9 @@ class Engine:
     def _begin(self, event: Begin) -> None:
         self.epoch = event.epoch
         self.seed = event.seed
+        self.lives[event.life] = self.index
+        if len(self.lives) > KEPT_LIVES:
+            del self.lives[next(iter(self.lives))]
         self._last_token = max(self._last_token, event.epoch << EPOCH_SHIFT)
 
     def _open(self, event: Open) -> None:
@@ -249,7 +281,7 @@ class Engine:
             return
         self._last_session += 1
         caller = Caller(event.host, event.pid, event.command, "", event.label)
-        self.sessions[self._last_session] = Session(self._last_session, event.key, caller, event.domain)
+        self.sessions[self._last_session] = Session(self._last_session, event.key, caller, event.domain, event.process)
         self._keys[event.key] = self._last_session
 
     def _create(self, event: Create) -> None:
@@ -262,7 +294,7 @@ class Engine:
                 raise UnknownType(event.typeid)
             self._make(declaration, event, session)
         except BaseException as error:  # noqa: BLE001 - nothing that a factory raises may end the server
-            self._reply(session, event.seq, Kind.ERROR, _failure(error))
+            self._reply(session, event.seq, Kind.ERROR, failure(error))
 
     def _call(self, event: Call) -> None:
         session = self.sessions[event.session]
@@ -291,7 +323,7 @@ class Engine:
             args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain))
             method = self._method(hosted, event.method)
         except Exception as error:  # noqa: BLE001 - what is wrong with a call is its caller's to know
-            self._reply(session, seq, Kind.ERROR, _failure(error))
+            self._reply(session, seq, Kind.ERROR, failure(error))
             return
         if hosted.tells_owner and session.number not in hosted.sessions:
             hosted.sessions[session.number] = None
@@ -317,11 +349,11 @@ class Engine:
         caller = session.caller._replace(thread=event.thread) if event.thread else session.caller
         step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq, lost=lost)
         try:
-            value = self._within(step, _drained(method) if event.method in ITERATING else method, *args, **kwargs)
+            value = self._within(step, drained(method) if event.method in ITERATING else method, *args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
-            if not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError)):
+            if is_verdict(error):
                 error = self._stop(hosted, event.method, error)
-            kind, body = Kind.ERROR, _failure(error)
+            kind, body = Kind.ERROR, failure(error)
         else:
             if value is step.parked is not None:
                 if step.parked.home is not None:
@@ -341,7 +373,7 @@ class Engine:
         if event.method not in hosted.declaration.waiting:
             self._leave(waiter)
             error = DeclarationError("waiting", "must name every method that waits", event.method)
-            self._reply(session, event.seq, Kind.ERROR, _failure(error))
+            self._reply(session, event.seq, Kind.ERROR, failure(error))
             return
         if event.remaining is not None:
             remaining = self.now + event.remaining
@@ -351,7 +383,7 @@ class Engine:
         hopeless = self._find_hopeless(waiter)
         if hopeless is not None:
             self._leave(waiter)
-            self._reply(session, event.seq, Kind.ERROR, _failure(hopeless))
+            self._reply(session, event.seq, Kind.ERROR, failure(hopeless))
             self._gave_up([waiter])
             return
         session.waits[event.seq] = waiter
@@ -360,11 +392,14 @@ class Engine:
 
     def _stop(self, hosted: Hosted, method: str, error: BaseException) -> RemoteError:
         """Refuse further calls of an object that an error of the interpreter may have left half changed."""
-        hosted.stopped = f"{type(error).__name__} in {method}()"
+        self._halt(hosted, f"{type(error).__name__} in {method}()")
+        return RemoteError(f"{hosted.title}.{method}()", type(error).__name__, str(is_stopped(hosted)))
+
+    def _halt(self, hosted: Hosted, reason: str) -> None:
+        hosted.stopped = reason
         hosted.changed = self.index
         for waiter in list(hosted.waits.values()):
-            self.resolve(waiter, _is_stopped(hosted))
-        return RemoteError(f"{hosted.title}.{method}()", type(error).__name__, str(_is_stopped(hosted)))
+            self.resolve(waiter, is_stopped(hosted))
 
     def _cancel(self, event: Cancel) -> None:
         session = self.sessions[event.session]
@@ -425,6 +460,19 @@ class Engine:
         self.losses.forget(session.number)
         del self.sessions[session.number]
         del self._keys[session.key]
+        self._note_end(session.key)
+
+    def _note_end(self, key: bytes) -> None:
+        """Remember the key of a session that has ended: whoever knows it has lost something."""
+        ended = self.ended
+        ended[key] = self.now
+        while (oldest := next(iter(ended))) and (len(ended) > KEPT_DEAD or ended[oldest] < self.now - DEAD_FOR):
+            del ended[oldest]
+
+    def _halted(self, event: Halted) -> None:
+        hosted = self.objects.get((event.typeid, event.name))
+        if hosted is not None and not hosted.stopped:
+            self._halt(hosted, event.reason)
 
     def _suspended(self, event: Suspended) -> None:
         self._set_away(self.sessions[event.session], True, "went_away")
@@ -478,7 +526,7 @@ class Engine:
             if other is not None:
                 rule = f"must make a new object each time, and this one is {other.title} already"
                 raise DeclarationError("factory", rule, declaration.typeid)
-            _check_durable(hosted.instance)
+            check_durable(hosted.instance)
         except BaseException:
             hosted.alarm = None
             del self._numbered[hosted.number]
@@ -498,7 +546,7 @@ class Engine:
                 raise UnknownType(call.typeid)
             raise lost or NoSuchObject(f"{call.typeid}:{call.name}", "nothing has that name")
         if hosted.stopped and call.method != DELETE:
-            raise lost or _is_stopped(hosted)
+            raise lost or is_stopped(hosted)
         return hosted, lost
 
     def _method(self, hosted: Hosted, name: str) -> Callable[..., Any]:
@@ -639,13 +687,13 @@ class Engine:
             waiter = changed.popleft()
             error = self._find_hopeless(waiter) if waiter in self._waits else None
             if error is not None:
-                self._settle(waiter, Kind.ERROR, _failure(error))
+                self._settle(waiter, Kind.ERROR, failure(error))
                 self._gave_up([waiter])
 
     def resolve(self, waiter: Waiter, value: object) -> None:
         """End a wait with its reply; an exception instance is raised in the caller."""
         if isinstance(value, BaseException):
-            self._settle(waiter, Kind.ERROR, _failure(value))
+            self._settle(waiter, Kind.ERROR, failure(value))
         else:
             self._settle(waiter, *outcome(self._numbered[waiter.target], value))
 
@@ -689,9 +737,16 @@ class Engine:
 
     def _within(self, step: hosting.Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a piece of a hosted class with `hosting.call` in place."""
+        self._entries = entry = self._entries + 1
         token = hosting._current.set(step)
         try:
+            if self._given and entry in self._given:
+                raise named(self._given[entry])
             return function(*args, **kwargs)
+        except BaseException as error:
+            if is_verdict(error):
+                self._found.append((entry, type(error).__name__))
+            raise
         finally:
             hosting._current.reset(token)
 
@@ -735,58 +790,3 @@ class Engine:
             return
         hosted.alarm = (float(time), self.next_order())
         self.deadlines.push(*hosted.alarm, hosted)
-
-
-def _drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """Iterate inside the step: an iterator cannot cross, and would see later states if it did."""
-    return lambda *args, **kwargs: list(method(*args, **kwargs))
-
-
-def _failure(error: BaseException) -> bytes:
-    if isinstance(error, _codec.CodecError):
-        # What exactly is wrong with the bytes may depend on how deep the interpreter is by now.
-        error = ValueError("the arguments of this call cannot be read, or lie too deep")
-    if _codec.crosses(error):
-        return _codec.encode_exception(error)
-    # The text is all that the author of the class will see of it; our own frames tell nothing.
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    text = "".join((*traceback.format_list(frames), *traceback.format_exception_only(type(error), error)))
-    return _codec.encode_exception(error, text)
-
-
-def outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
-    """Encode what a method returned or a wait was ended with. What cannot cross took effect too."""
-    try:
-        # Remembered replies are state, so the order of a set must not show in them.
-        return Kind.REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
-    except NotShareable as error:
-        reason = f"{error.reason}. The call took effect"
-        return Kind.ERROR, _failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))
-
-
-def _is_stopped(hosted: Hosted) -> RegistryError:
-    return RegistryError(f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server")
-
-
-def _check_durable(instance: Any) -> None:
-    """Raise `NotDurable` unless the state of an object can be captured."""
-    try:
-        _codec.encode(_state.capture(instance), outgoing=state_leaf)
-    except (NotShareable, TypeError) as error:
-        raise NotDurable(type(instance).__qualname__, str(error)) from error
-
-
-@lru_cache(maxsize=256)
-def stamp(domain: str) -> Callable[[object], object]:
-    """Return what puts the writer's trust domain on its opaque values; what it claims is not asked."""
-
-    def incoming(leaf: object) -> object:
-        if type(leaf) is tuple:
-            raise NotShareable("an argument", "state of an engine is for that engine alone")
-        if type(leaf) is Carried and leaf.domain:
-            if not domain:
-                raise NotShareable(f"a {leaf.kind}", "only processes of one user on one host exchange pickled values")
-            return Carried(leaf.data, domain, leaf.kind)
-        return leaf
-
-    return incoming

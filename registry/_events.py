@@ -19,15 +19,20 @@ class Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True
 class Begin(Event, frozen=True):
     """A server life begins.
 
-    `epoch` is the high part of every token drawn in it, `seed` what `hosting.call().random` hashes from.
+    `epoch` is the high part of every token drawn in it, `seed` what `hosting.call().random` hashes from, `life` the id
+    by which clients know it again.
     """
 
     epoch: int
     seed: bytes
+    life: bytes = b""
 
 
 class Open(Event, frozen=True):
-    """A session makes its first call that is not a read. `host`, `pid` and `command` tell people of its process."""
+    """A session makes its first call that is not a read. `host`, `pid` and `command` tell people of its process.
+
+    `process` names that process across restarts (`_peers.Peer.process`), where the kernel has told it.
+    """
 
     key: bytes
     label: str
@@ -35,6 +40,7 @@ class Open(Event, frozen=True):
     host: str = ""
     pid: int = 0
     command: str = ""
+    process: str = ""
 
 
 class Create(Event, frozen=True):
@@ -106,11 +112,22 @@ class Resumed(Event, frozen=True):
     session: int
 
 
+class Halted(Event, frozen=True):
+    """An object is to refuse further calls: what it does cannot be told from its events."""
+
+    typeid: str
+    name: str
+    reason: str
+
+
 class Advance(Event, frozen=True):
     """Time passes, and something is due by it."""
 
 
-AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Suspended | Resumed | Advance
+AnyEvent = Begin | Open | Create | Call | Cancel | OwnerEnded | SessionEnded | Suspended | Resumed | Halted | Advance
+
+# What ended hosted code without being its doing, in one step: which piece of it, counted from 1, and the exception.
+Verdicts = tuple[tuple[int, str], ...]
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):

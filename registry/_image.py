@@ -20,7 +20,7 @@ from registry.declarations import SharedObject
 from registry.errors import UnknownType
 from registry.hosting import Waiter, Waiters
 
-FORMAT = 2
+FORMAT = 3
 
 
 def capture(engine: Engine) -> bytes:
@@ -32,6 +32,7 @@ def capture(engine: Engine) -> bytes:
                 session.key,
                 session.caller,
                 session.domain,
+                session.process,
                 session.mark,
                 session.above.rows(),
             ),
@@ -66,7 +67,8 @@ def capture(engine: Engine) -> bytes:
     ]
     counters = [engine._last_session, engine._last_object, engine._last_token, engine._last_order]
     begun = [engine.index, engine.now, engine.epoch, engine.seed]
-    return _codec.canonical([FORMAT, begun, counters, sessions, objects, waits, list(engine._vacant)])
+    known = [list(engine.lives.items()), list(engine.ended.items())]
+    return _codec.canonical([FORMAT, begun, counters, known, sessions, objects, waits, list(engine._vacant)])
 
 
 def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engine:
@@ -77,13 +79,14 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
         UnknownType: An object's type is not declared here.
     """
     tree: Any = _codec.decode(image)
-    if not isinstance(tree, list) or len(tree) != 7 or tree[0] != FORMAT:
+    if not isinstance(tree, list) or len(tree) != 8 or tree[0] != FORMAT:
         raise ValueError(f"not an image of format {FORMAT}")
-    _, begun, counters, sessions, objects, waits, vacant = tree
+    _, begun, counters, known, sessions, objects, waits, vacant = tree
     engine = Engine(declarations)
     engine.index, engine.now, engine.epoch, engine.seed = begun
-    for number, key, caller, domain, mark, above, replies, used, owned, away, lost in sessions:
-        session = Session(number, key, caller, domain)
+    engine.lives, engine.ended = (dict(rows) for rows in known)
+    for number, key, caller, domain, process, mark, above, replies, used, owned, away, lost in sessions:
+        session = Session(number, key, caller, domain, process)
         session.away = away
         session.mark, session.above = mark, Ranges(above)
         session.replies = {row[0]: Reply(*row[1:]) for row in replies}

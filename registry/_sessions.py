@@ -110,7 +110,10 @@ class Ranges:
 
 
 class Session:
-    """One client process's life with the engine, across reconnects. `caller` is how people are told of it."""
+    """One client process's life with the engine, across reconnects.
+
+    `caller` is how people are told of it; `process` names its process across restarts of the server, or is empty.
+    """
 
     __slots__ = (
         "above",
@@ -123,15 +126,17 @@ class Session:
         "number",
         "objects",
         "owned",
+        "process",
         "replies",
         "waits",
     )
 
-    def __init__(self, number: int, key: bytes, caller: Caller, domain: str) -> None:
+    def __init__(self, number: int, key: bytes, caller: Caller, domain: str, process: str = "") -> None:
         self.number = number
         self.key = key
         self.caller = caller
         self.domain = domain
+        self.process = process
         self.away = False  # it waited for something when it lost its connection
         self.mark = 0
         self.above = Ranges()

@@ -15,10 +15,10 @@ from typing import Any
 
 from registry import _codec
 from registry._attachments import Client
-from registry._engine import outcome, stamp
 from registry._events import Call
 from registry._host import Host
 from registry._objects import Hosted, bind
+from registry._outcomes import outcome, stamp
 from registry._wire import Kind
 from registry.declarations import ITERATING, SharedObject
 

@@ -27,7 +27,8 @@ PURE = {
     "errors", "_leaves",
     "_state", "declarations", "_snapshots", "_codec", "_wire",
     "hookspecs", "hosting", "_auth",
-    "_events", "_objects", "_sessions", "_deadlines", "_losses", "_deadlock", "_engine", "_image", "_questions",
+    "_events", "_objects", "_sessions", "_outcomes", "_deadlines",
+    "_losses", "_deadlock", "_engine", "_image", "_questions",
     "_attachments", "_host", "_plugins",
 }  # fmt: skip
 IMPURE = {"asyncio", "multiprocessing", "random", "selectors", "socket", "ssl", "threading", "time", "uvloop"}

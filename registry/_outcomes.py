@@ -1,0 +1,87 @@
+"""What becomes of what hosted code returns and raises: encoded replies, refusals, verdicts."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from registry import _codec, _state
+from registry._leaves import Carried
+from registry._objects import Hosted, state_leaf
+from registry._wire import Kind
+from registry.errors import NotDurable, NotShareable, RegistryError
+
+_HERE = os.path.join(os.path.dirname(__file__), "")
+
+
+def drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Iterate inside the step: an iterator cannot cross, and would see later states if it did."""
+    return lambda *args, **kwargs: list(method(*args, **kwargs))
+
+
+def failure(error: BaseException) -> bytes:
+    if isinstance(error, _codec.CodecError):
+        # What exactly is wrong with the bytes may depend on how deep the interpreter is by now.
+        error = ValueError("the arguments of this call cannot be read, or lie too deep")
+    if _codec.crosses(error):
+        return _codec.encode_exception(error)
+    # The text is all that the author of the class will see of it; our own frames tell nothing.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
+    text = "".join((*traceback.format_list(frames), *traceback.format_exception_only(type(error), error)))
+    return _codec.encode_exception(error, text)
+
+
+def outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
+    """Encode what a method returned or a wait was ended with. What cannot cross took effect too."""
+    try:
+        # Remembered replies are state, so the order of a set must not show in them.
+        return Kind.REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
+    except NotShareable as error:
+        reason = f"{error.reason}. The call took effect"
+        return Kind.ERROR, failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))
+
+
+def is_verdict(error: BaseException) -> bool:
+    """Tell whether an exception says more of the interpreter than of the code that it comes out of."""
+    return not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError))
+
+
+def named(name: str) -> BaseException:
+    """Return an exception of that name, for a replay."""
+    known = getattr(builtins, name, None)
+    kind: type[BaseException] = type(name, (BaseException,), {})
+    if isinstance(known, type) and issubclass(known, BaseException):
+        kind = known
+    return kind()
+
+
+def is_stopped(hosted: Hosted) -> RegistryError:
+    return RegistryError(f"{hosted.title} is stopped since {hosted.stopped}; delete it, or restart the server")
+
+
+def check_durable(instance: Any) -> None:
+    """Raise `NotDurable` unless the state of an object can be captured."""
+    try:
+        _codec.encode(_state.capture(instance), outgoing=state_leaf)
+    except (NotShareable, TypeError) as error:
+        raise NotDurable(type(instance).__qualname__, str(error)) from error
+
+
+@lru_cache(maxsize=256)
+def stamp(domain: str) -> Callable[[object], object]:
+    """Return what puts the writer's trust domain on its opaque values; what it claims is not asked."""
+
+    def incoming(leaf: object) -> object:
+        if type(leaf) is tuple:
+            raise NotShareable("an argument", "state of an engine is for that engine alone")
+        if type(leaf) is Carried and leaf.domain:
+            if not domain:
+                raise NotShareable(f"a {leaf.kind}", "only processes of one user on one host exchange pickled values")
+            return Carried(leaf.data, domain, leaf.kind)
+        return leaf
+
+    return incoming
