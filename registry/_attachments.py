@@ -24,6 +24,7 @@ class Identity:
         version: Its version of shared-registry; `python` that of its interpreter.
         epoch: The number of this life, 0 where none is kept; `life` is 16 random bytes drawn for it.
         plugins: Its plugins by name, with their versions.
+        log: Where its events are kept: ``"memory"``, ``"process"`` or ``"disk"``.
     """
 
     address: str
@@ -36,6 +37,7 @@ class Identity:
     epoch: int
     life: bytes
     plugins: dict[str, str]
+    log: str = "memory"
 
 
 class Threads(Protocol):
@@ -73,11 +75,24 @@ class Attachment:
         domain: The trust domain that the shell found the peer in, or empty.
         label: What the shell calls the peer, where it does not name itself.
         pid: The peer's process, where the kernel tells it; then `host` and `command` are what the shell knows of it.
+        process: Names that process across restarts of the server, where the kernel tells it, else empty.
         outbox: Frames to send, in order; the shell empties it.
         client: The session it belongs to, once it has said so.
     """
 
-    __slots__ = ("client", "command", "domain", "generation", "host", "label", "leased", "outbox", "pid", "sink")
+    __slots__ = (
+        "client",
+        "command",
+        "domain",
+        "generation",
+        "host",
+        "label",
+        "leased",
+        "outbox",
+        "pid",
+        "process",
+        "sink",
+    )
 
     def __init__(
         self,
@@ -87,10 +102,12 @@ class Attachment:
         host: str = "",
         command: str = "",
         leased: bool = False,
+        process: str = "",
     ) -> None:
         self.domain = domain
         self.label = label
         self.pid = pid
+        self.process = process
         self.host = host
         self.command = command
         self.leased = leased
@@ -109,7 +126,9 @@ class Client:
         deliver: Where its outputs go now, or None while it is suspended.
         expires: While it is suspended, when it is believed dead.
         heard: When it last gave a sign of life.
+        process: Names its process across restarts of the server, or is empty.
         received: Which replies it has: all up to this, and those in `above`.
+        before: Calls up to this number may have been made to an earlier life of the server.
         slow: Calls that the engine does not remember, with their outputs once they have ended: those of
             threaded objects, and those that were refused on their way to the engine.
     """
@@ -117,6 +136,7 @@ class Client:
     __slots__ = (
         "above",
         "attachment",
+        "before",
         "caller",
         "deliver",
         "domain",
@@ -129,16 +149,19 @@ class Client:
         "late",
         "number",
         "pid",
+        "process",
         "received",
         "slow",
     )
 
-    def __init__(self, key: bytes, caller: Caller, domain: str, pid: int | None) -> None:
+    def __init__(self, key: bytes, caller: Caller, domain: str, pid: int | None, process: str = "") -> None:
         self.key = key
         self.caller = caller
         self.label = str(caller)
         self.domain = domain
         self.pid = pid
+        self.process = process
+        self.before = 0
         self.number = 0
         self.generation = 0
         self.received = 0

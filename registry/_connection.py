@@ -222,7 +222,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(handshake.accept(server.host.greeting))
             peer = self._peer
             self._attachment = Attachment(
-                self._domain, pid=peer.pid, host=peer.host, command=peer.command, leased=self._pidfd is None
+                self._domain,
+                pid=peer.pid,
+                host=peer.host,
+                command=peer.command,
+                leased=self._pidfd is None,
+                process=peer.process if self._pidfd is not None else "",
             )
             self._attachment.sink = self
             if handshake.leftover:

@@ -17,10 +17,11 @@ all that had come, and credits them (`Host.credit`) with the time for which it s
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import msgspec
@@ -35,21 +36,30 @@ from registry._events import (
     Cancel,
     Create,
     Event,
+    Halted,
     Open,
     Output,
     OwnerEnded,
     Resumed,
     SessionEnded,
     Suspended,
+    Verdicts,
 )
 from registry._leaves import Caller
 from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
 from registry._wire import DELETE, RELEASE, Frame, Kind, ProtocolError
 from registry.declarations import SharedObject
-from registry.errors import NoSuchObject, RegistryError, StateLost, UnknownType
+from registry.errors import NoSuchObject, OutcomeUnknown, RegistryError, StateLost, UnknownType
 
 REMEMBERED_DELETIONS = 16_384
+
+
+class Log(Protocol):
+    """Where events are kept."""
+
+    def append(self, event: Event, outputs: list[Output], verdicts: Verdicts) -> None:
+        """Add an event that has been applied, with what came out of it."""
 
 
 class Host:
@@ -66,6 +76,8 @@ class Host:
         freshness: Called at an attach with the client's modules and versions; its text becomes a
             `StaleServer`.
         warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
+        engine: The state to go on from, as a log tells it; a new one without.
+        log: Where events are added. What comes out of one is then held until `release` says that it is safe.
     """
 
     def __init__(
@@ -80,11 +92,14 @@ class Host:
         control: Mapping[str, Callable[..., object]] | None = None,
         freshness: Callable[[dict[str, str]], str] | None = None,
         warn: Callable[[str], None] | None = None,
+        engine: Engine | None = None,
+        log: Log | None = None,
     ) -> None:
         self.declarations = declarations
         self.identity = identity
         self.lease = lease
-        self.engine = Engine(declarations)
+        self.engine = engine or Engine(declarations)
+        self.recovered = self.engine.index
         self.clients: dict[bytes, Client] = {}
         self.calls = 0
         self.dirty: list[Attachment] = []
@@ -98,6 +113,9 @@ class Host:
         self._control = dict(control or {})
         self._freshness = freshness
         self._warn = warn
+        self._log = log
+        self._safe: float = inf if log is None else self.engine.index
+        self._held: deque[tuple[int, Client, Output]] = deque()
         self._greeting = _codec.encode(
             {
                 "protocol": _wire.VERSION,
@@ -105,7 +123,8 @@ class Host:
                 "types": [declaration.interface.pack() for declaration in declarations.values()],
             }
         )
-        self._feed(Begin(now=now, epoch=identity.epoch, seed=seed))
+        self._feed(Begin(now=now, epoch=identity.epoch, seed=seed, life=identity.life))
+        self._recall(now)
 
     @property
     def greeting(self) -> bytes:
@@ -181,12 +200,19 @@ class Host:
         if len(hello.key) != 16:
             raise ProtocolError("a session's key has 16 bytes")
         client = self.clients.get(hello.key)
-        resumed = client is not None
-        if client is None and hello.resumes:
-            self._answer_attach(attachment, frame.generation, resumed=False)
-            return  # without a session, since its client is about to begin another one
+        resumed = hello.resumes or client is not None
+        if hello.resumes:
+            reason = self._loss_of(hello, client)
+            if reason:
+                if client is not None and client.attachment is None and client.generation < frame.generation:
+                    self.end(client, now)  # what it has seen is gone, and with it what it believes to hold
+                self._answer_attach(attachment, frame.generation, False, reason)
+                return  # without a session, since its client is about to begin another one
         if client is None:
-            client = Client(hello.key, _caller(attachment, hello), attachment.domain, attachment.pid)
+            caller = _caller(attachment, hello)
+            client = Client(hello.key, caller, attachment.domain, attachment.pid, attachment.process)
+            # What it sent to an earlier life has left no trace there, unless it was for a threaded object.
+            client.before = hello.sent if hello.resumes else 0
             self.clients[hello.key] = client
             self._domains.add(client.domain)
         elif frame.generation <= client.generation:
@@ -217,16 +243,50 @@ class Host:
 
         client.deliver = deliver
         stale = self._freshness(hello.code) if self._freshness is not None else ""
-        self._answer_attach(attachment, generation, resumed=resumed, stale=stale)
+        if hello.resumes and hello.life != self.identity.life:
+            client.before = max(client.before, hello.sent)
+        self._answer_attach(attachment, generation, resumed, stale=stale)
         if client.number and self.engine.sessions[client.number].away:
             self._feed(Resumed(now=now, session=client.number))
 
-    def _answer_attach(self, attachment: Attachment, generation: int, *, resumed: bool, stale: str = "") -> None:
-        answer = _wire.encode(_wire.Attached(resumed, True, stale, self.lease if attachment.leased else 0.0))
+    def _loss_of(self, hello: _wire.Attach, client: Client | None) -> str:
+        """Return why a session cannot go on, or empty. One of which an earlier life has logged nothing can."""
+        engine = self.engine
+        end = engine.end_of(hello.life)
+        if end is None:
+            if self._log is None:
+                return "it is gone with what it held in memory"
+            return "its state was replaced by one that knows nothing of this session's time"
+        if hello.applied > end and hello.life != self.identity.life:
+            return f"it has lost what came after event {end}, and this session had seen event {hello.applied}"
+        is_same = hello.life == self.identity.life
+        if client is None and (is_same or hello.acknowledged or hello.key in engine.ended):
+            return "the server took this session for dead, and freed what it held"
+        return ""
+
+    def _answer_attach(
+        self, attachment: Attachment, generation: int, resumed: bool, reason: str = "", stale: str = ""
+    ) -> None:
+        answer = _wire.encode(_wire.Attached(resumed, reason, stale, self.lease if attachment.leased else 0.0))
         self.dirty.append(attachment)
         attachment.outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
 
     # -- sessions
+
+    def _recall(self, now: float) -> None:
+        """Take the sessions of a state that has a past: they have no connection, and their lease to get one."""
+        for number, session in list(self.engine.sessions.items()):
+            pid = session.caller.pid if session.process else None
+            client = Client(session.key, session.caller, session.domain, pid, session.process)
+            client.number = number
+            client.received = session.mark
+            client.above = Ranges(session.above.rows())
+            client.expires = now + self.lease
+            self.clients[client.key] = self._numbered[number] = client
+            self._domains.add(client.domain)
+            self._suspended[client.key] = None
+            if session.waits and not session.away:
+                self._feed(Suspended(now=now, session=number))
 
     def adopt(self, client: Client) -> None:
         """Take a session of another protocol. Its shell sets `Client.deliver`, and feeds it by `submit`."""
@@ -243,6 +303,10 @@ class Host:
         """Believe a session again for as long as its shell does."""
         client.expires = None
         self._suspended.pop(client.key, None)
+
+    def halt(self, typeid: str, name: str, reason: str, now: float) -> None:
+        """Have an object refuse further calls."""
+        self._feed(Halted(now=now, typeid=typeid, name=name, reason=reason))
 
     def end(self, client: Client, now: float) -> None:
         """End a session: a goodbye, a death, or a lease that ran out. What it held goes on in this step."""
@@ -352,6 +416,7 @@ class Host:
                 host=who.host,
                 pid=who.pid,
                 command=who.command,
+                process=client.process,
             )
         )
         client.number = self.engine.session_of(client.key)
@@ -577,6 +642,10 @@ class Host:
             else:
                 self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
             return
+        if call.seq <= client.before:
+            reason = "the server that it was made to is gone, and a threaded object leaves no trace of what it did"
+            self._refuse(client, call.seq, OutcomeUnknown(f"{target.typeid}:{target.name}.{call.method}()", reason))
+            return
         client.slow[call.seq] = None
         self._threads.submit(client, call, declaration, target.definition)
 
@@ -676,7 +745,10 @@ class Host:
     # -- outputs
 
     def _feed(self, event: Event) -> None:
-        for output in self.engine.step(event):
+        outputs = self.engine.step(event)
+        if self._log is not None:
+            self._log.append(event, outputs, self.engine.verdicts)
+        for output in outputs:
             client = self._numbered.get(output.session)
             if client is not None:
                 self._deliver(client, output)
@@ -685,9 +757,20 @@ class Host:
                 self._warn(text)
 
     def _deliver(self, client: Client, output: Output) -> None:
-        # While the session has no connection nothing is lost: a change is remembered, a read is asked again.
-        if client.deliver is not None:
+        if output.index > self._safe:
+            self._held.append((output.index, client, output))
+        elif client.deliver is not None:
+            # While the session has no connection nothing is lost: a change is remembered, a read is asked again.
             client.deliver(output)
+
+    def release(self, index: int) -> None:
+        """Let what is held leave, as far as events up to `index` are behind it: they are safe."""
+        self._safe = index
+        held = self._held
+        while held and held[0][0] <= index:
+            _, client, output = held.popleft()
+            if client.deliver is not None:
+                client.deliver(output)
 
     def _refuse(self, client: Client, seq: int, error: Exception) -> None:
         """Answer a call that does not reach the engine, in the same way if it comes again."""

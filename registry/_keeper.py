@@ -1,7 +1,8 @@
 """The one thread of a process that looks after its sessions while nobody calls.
 
-It is there for two things only, and without them it is never started: sessions that live on a lease, as over TCP, and
-programs that listen to what becomes of their session.
+It is there for three things only, and without them it is never started: sessions that live on a lease, as over TCP;
+sessions with a server that has a log, which may die and come back while its client makes no call; and programs that
+listen to what becomes of their session.
 
 Theory of operation. Every third of a lease it sends a heartbeat, which the server sends back. It reads only where no
 caller does: a thread that waits for its reply reads for all, and takes the answers of heartbeats with the rest. So it
@@ -77,7 +78,10 @@ class Kept:
         link = self.link
         if link.closed or link.kept is not self:
             return False
-        return bool(link.listeners or self._changes) or (link.lease > 0 and self.state != LOST)
+        if link.listeners or self._changes:
+            return True
+        durable = link.greeting is not None and link.greeting.durable
+        return (link.lease > 0 or durable) and self.state != LOST
 
     @property
     def _ends(self) -> float:

@@ -42,6 +42,7 @@ class Line:
         self._generation = 0
         self._next = 1
         self._acknowledged = 0
+        self._applied = 0  # the latest event of the server that a reply has come from
         self._above: list[int] = []
         self._reader = _wire.Reader()
 
@@ -197,6 +198,8 @@ class Line:
             if frame.kind in _SETTLED:  # any other is its own reply, which was on its way
                 del self._pending[frame.sequence]
         else:
+            if frame.applied > self._applied:
+                self._applied = frame.applied
             slot.reply = frame
             if slot.parked:
                 self._wake(slot)

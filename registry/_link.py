@@ -11,13 +11,14 @@ A call that is given up, by its deadline or by an exception, is *settled*: the s
 took effect, or to hand over its reply. It stays in the row of unanswered calls until then, so that the received mark
 cannot pass it.
 
-When the server's life has changed, the session is lost with everything that it held. Who is told what:
+A server that has a log goes on in another life. Where it cannot, the session is lost with everything that it held. Who
+is told what:
 waits, reads and calls not yet sent get `StateLost`, changes sent and unanswered `OutcomeUnknown`, calls inside a
 ``with`` `LockLost`; if nobody was told, the next call gets `StateLost` once. A session that never changed anything is
 told nothing.
 
-A session that lives on a lease, or that somebody listens to, is also looked after by a thread (`_keeper`), which leads
-where nobody else does.
+A session that lives on a lease, that somebody listens to, or that has a server with a log, is also looked after by a
+thread (`_keeper`), which leads where nobody else does.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class Link(Line):
         self.same_user = False
         self.lease = 0.0  # seconds for which the server believes it without a sign of life; 0.0 needs none
         self._known = False
+        self._life = b""  # of the server that it was attached to last
         self._owners = 0
         self._told = False
         self._defined: set[int] = set()
@@ -623,9 +625,6 @@ class Link(Line):
 
     def _meet(self, dialed: Dialed, limit: float | None) -> None:
         """As the leader: bring the session onto a connection that has just been made."""
-        lost = self._known and self.greeting is not None and dialed.greeting.life != self.greeting.life
-        if lost:
-            self._lose(StateLost, "it is gone with what it held in memory")
         self.greeting = dialed.greeting
         try:
             self._attach(dialed, limit)
@@ -676,13 +675,15 @@ class Link(Line):
             acknowledged=self._acknowledged,
             code=self._code,
             resumes=self._known,
+            life=self._life,
+            applied=self._applied,
+            sent=self._next - 1,
         )
         sent = clock()
         transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
         answer = attached(transport, reader, limit, self.address)
         if self._known and not answer.resumed:
-            # The server lives and has forgotten the session: its lease ran out, or its process was taken for dead.
-            self._lose(StateLost, "the server took this session for dead, and freed what it held")
+            self._lose(StateLost, answer.reason)
             transport.close()
             return
         self.same_user = dialed.same_user
@@ -695,6 +696,7 @@ class Link(Line):
             self._reader = reader
             self._defined = set()
             self._known = True
+            self._life = dialed.greeting.life
             self.lease, self.heard = answer.lease, sent
             self._transport = transport
             self._note("connected", transport)
@@ -706,7 +708,7 @@ class Link(Line):
             for slot in unanswered:
                 if not (slot.abandoned or slot.settling) and self._transport is transport:
                     self._send(slot)
-        if self.lease or self.listeners:
+        if self.lease or self.listeners or dialed.greeting.durable:
             from registry import _keeper
 
             _keeper.keep(self, transport)

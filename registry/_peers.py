@@ -61,6 +61,12 @@ class Peer:
     host: str = ""
     command: str = ""
 
+    @property
+    def process(self) -> str:
+        """A name of the process that means no other one, also after a restart of ours; empty where there is none."""
+        here = boot()
+        return f"{here}/{self.pid}/{self.started}" if here and self.pid and self.started else ""
+
 
 # Unix sockets
 
@@ -326,6 +332,36 @@ def alive(pid: int, since: int | None = None) -> bool:
     except PermissionError:
         pass  # it is somebody's
     return True
+
+
+def find(process: str) -> tuple[bool, int | None]:
+    """Look for a process by the name that `Peer.process` has given it.
+
+    Returns:
+        Whether it has ended for certain, and a pidfd of it where it lives and the system has them; the caller closes
+        that.
+    """
+    ours = boot()
+    if not process or not ours:
+        return False, None
+    there, number, start = process.rsplit("/", 2)
+    if there != ours:
+        # Of another boot it cannot live; of another namespace we cannot see it.
+        return there.partition("/")[0] != ours.partition("/")[0], None
+    pid, since = int(number), int(start)
+    pidfd = None
+    try:
+        pidfd = os.pidfd_open(pid) if sys.platform == "linux" and hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        return True, None
+    except OSError:
+        pass  # it cannot be watched
+    # After that, so that the descriptor is that of the process which was looked at.
+    if alive(pid, since):
+        return False, pidfd
+    if pidfd is not None:
+        os.close(pidfd)
+    return True, None
 
 
 def command(pid: int) -> str:

@@ -149,6 +149,17 @@ class Plugins:
         """Return the version of each plugin that is on, or a hash of its code where it has no version."""
         return dict(self._fingerprint)
 
+    def code(self) -> dict[str, str]:
+        """Return the version of each plugin that is on, with a hash of what it declares and of its code."""
+        return {
+            plugin.name: f"{plugin.version or 'without a version'} ({_hash(self._records_of(plugin), plugin.files)})"
+            for plugin in self.plugins
+            if plugin.status == "on"
+        }
+
+    def _records_of(self, plugin: Plugin) -> list[SharedObject[Any]]:
+        return [self.declarations[typeid] for typeid in plugin.typeids if typeid in self.declarations]
+
     def changed(self) -> list[str]:
         """Return the files whose size or modification time is no longer what it was when they were loaded.
 
@@ -524,7 +535,7 @@ def _outcome(candidates: Sequence[_Candidate], only: Sequence[object] | None, ex
         if candidate.status != "on":
             continue
         manager.register(candidate.plugin, name=candidate.name)
-        fingerprint[candidate.name] = candidate.version or _hash(candidate)
+        fingerprint[candidate.name] = candidate.version or _hash(candidate.records.values(), candidate.files)
         for typeid, record in candidate.records.items():
             declarations.setdefault(typeid, record)
             origins.setdefault(typeid, plugin)
@@ -579,12 +590,12 @@ def _stamp(path: str) -> _Stamp | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _hash(candidate: _Candidate) -> str:
+def _hash(records: Iterable[SharedObject[Any]], files: Iterable[str]) -> str:
     """Return a hash of what a plugin declares and of its code, but not of where the code lies."""
     digest = hashlib.sha256()
-    for record in candidate.records.values():
+    for record in records:
         digest.update(repr(record.interface.pack()).encode())
-    for path in candidate.files:
+    for path in files:
         digest.update(os.path.basename(path).encode("utf-8", "surrogateescape"))
         try:
             digest.update(Path(path).read_bytes())

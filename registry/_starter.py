@@ -139,7 +139,7 @@ def launch(place: Place, options: Sequence[str], deadline: float, *, python: str
     import subprocess
 
     where = [name] if place.address.name and not name.startswith("-") else [f"--address={name}"]
-    command = [python or _interpreter(name), "-m", "registry", "serve", *where, *options]
+    command = [python or interpreter(name), "-m", "registry", "serve", *where, *options]
     log = os.open(place.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     reading, writing = os.pipe()
     try:
@@ -151,7 +151,7 @@ def launch(place: Place, options: Sequence[str], deadline: float, *, python: str
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=_environment(path),
+                env=environment(path),
                 pass_fds=(writing,),
                 start_new_session=True,
             )
@@ -288,19 +288,20 @@ def _own_directories() -> set[str]:
     return {os.path.realpath(path) for path in paths}
 
 
-def _environment(path: Sequence[str]) -> dict[str, str]:
-    environment = dict(os.environ)
+def environment(path: Sequence[str]) -> dict[str, str]:
+    """Return the environment of a Python that finds modules there."""
+    variables = dict(os.environ)
     # Nothing may mean something else in another working directory, nor may that one be looked into.
-    environment["PYTHONSAFEPATH"] = "1"
-    environment.pop("PYTHONPATH", None)
+    variables["PYTHONSAFEPATH"] = "1"
+    variables.pop("PYTHONPATH", None)
     if path:
-        environment["PYTHONPATH"] = os.pathsep.join(path)
-    if environment.get("REGISTRY_AUTHKEY_FILE"):
-        environment["REGISTRY_AUTHKEY_FILE"] = os.path.abspath(environment["REGISTRY_AUTHKEY_FILE"])
-    return environment
+        variables["PYTHONPATH"] = os.pathsep.join(path)
+    if variables.get("REGISTRY_AUTHKEY_FILE"):
+        variables["REGISTRY_AUTHKEY_FILE"] = os.path.abspath(variables["REGISTRY_AUTHKEY_FILE"])
+    return variables
 
 
-def _interpreter(name: str) -> str:
+def interpreter(name: str) -> str:
     """Return the Python to run: where one is embedded, as in uWSGI, `sys.executable` is its host or empty."""
     candidates = [sys.executable, os.path.join(sys.exec_prefix, "bin", "python3")]
     for candidate in candidates:

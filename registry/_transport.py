@@ -102,6 +102,7 @@ class Greeting:
             self.version = str(fields["version"])
             self.epoch = int(fields["epoch"])
             self.life = bytes(fields["life"])
+            self.durable = fields.get("log", "memory") != "memory"  # it can go on in another life
             self.protocol = int(fields["protocol"])
             self.table = {row.typeid: row for row in map(Interface.unpack, fields["types"])}
         except (KeyError, TypeError, ValueError) as error:

@@ -155,17 +155,20 @@ class Attach(msgspec.Struct, frozen=True, array_like=True):
     acknowledged: int  # the highest sequence of a change whose reply this session has seen
     code: dict[str, str]  # the plugin modules it has loaded, by version
     resumes: bool = False
+    life: bytes = b""  # with `resumes`: the server life that it was attached to last
+    applied: int = 0  # the latest event that it has seen the outcome of there
+    sent: int = 0  # the highest sequence that it may have sent before
 
 
 class Attached(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to `Attach`: whether the session was known, and whether its acknowledged changes are.
+    """The answer to `Attach`: whether the session goes on, and if it does not, why.
 
     A session that is silent for longer than its lease, in seconds, ends. It is 0.0 where the server needs no signs of
     life, since it is told when the process ends.
     """
 
     resumed: bool
-    complete: bool
+    reason: str
     stale: str  # text of a `StaleServer` warning, or empty
     lease: float = 0.0
 

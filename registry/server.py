@@ -29,14 +29,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry import __version__, _addresses, _peers, _plugins
+from registry import __version__, _addresses, _peers, _plugins, _starter
 from registry._addresses import Place
 from registry._attachments import Attachment, Client, Identity
 from registry._connection import Connection
 from registry._host import Host
+from registry._log import Folded, Folding, Recovered, Store
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
-from registry.errors import AccessDenied
+from registry.errors import AccessDenied, PluginError, RegistryError
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -51,6 +52,7 @@ STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, h
 TICK = 0.5  # seconds between two looks at the leases, or a tenth of a lease
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
+SETTLE = 5.0  # seconds that a stop waits for the log to be written
 
 
 class ManagerServer:
@@ -61,7 +63,8 @@ class ManagerServer:
         authkey: The secret that clients must know. None is the file named by ``REGISTRY_AUTHKEY_FILE``, else the key
             file in the server's own directory, made at first need.
         plugins: What to serve besides the installed plugins: names, modules, files, objects with hooks or declarations.
-        log: Where events are kept; ``"memory"`` keeps none.
+        log: What the shared objects survive: ``"memory"``, nothing; ``"process"``, the death of the server; ``"disk"``,
+            loss of power, too. Both need a plugin's objects to be found again: what they are made by must be the same.
         state: The directory of what survives the server. None: its own directory.
         trust: Whom pickles are taken from: ``"uid"``, processes of this user on this host; ``"key"``, whoever has
             the key, who may then run code here.
@@ -70,7 +73,9 @@ class ManagerServer:
 
     Raises:
         AccessDenied: The address can be reached from other hosts, and nothing allows that.
-        OSError: The address is in use.
+        OSError: The address, or the directory of the log, is in use.
+        CodeChanged: The log holds events of an unclean end that other code has brought about.
+        RegistryError: The log is damaged.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class ManagerServer:
         authkey: bytes | str | None = None,
         *,
         plugins: Iterable[Any] | _plugins.Plugins | None = None,
-        log: Literal["memory"] = "memory",
+        log: Literal["memory", "process", "disk"] = "memory",
         state: str | os.PathLike[str] | None = None,
         trust: Literal["uid", "key"] = "uid",
         lease: float = 30.0,
@@ -88,8 +93,8 @@ class ManagerServer:
         self._address = _addresses.parse(address)
         if self._address.kind not in ("unix", "tcp"):
             raise ValueError(f"a server listens at a name, unix:///path or tcp://host:port, not at {self._address}")
-        if log != "memory":
-            raise ValueError(f"log must be 'memory', not {log!r}")
+        if log not in ("memory", "process", "disk"):
+            raise ValueError(f"log must be 'memory', 'process' or 'disk', not {log!r}")
         if trust not in ("uid", "key"):
             raise ValueError(f"trust must be 'uid' or 'key', not {trust!r}")
         if not lease > 0:
@@ -108,7 +113,10 @@ class ManagerServer:
         self.idle_limit: float | None = None
         self.notes: dict[str, Any] = {}
         self.on_ready: Callable[[], None] | None = None
+        self.log: Literal["memory", "process", "disk"] = log
         self._state = Path(state) if state is not None else None
+        self._store: Store | None = None
+        self._failure: BaseException | None = None
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
@@ -123,6 +131,8 @@ class ManagerServer:
         self._timer_at = 0.0
         self._ticking = False
         self._ticked = 0.0
+        self._committing = False
+        self._recalled: dict[bytes, int] = {}
         self._freshness = (0.0, "")
         self._idle_since: float | None = None
         self._offset = time.time() - time.monotonic()
@@ -154,7 +164,10 @@ class ManagerServer:
             place.ensure()
             self._take_lock(place)
             self.authkey = self._find_key(place)
+            recovered = self._recover(place)
             epoch, life = self._begin(place, since)
+            if self._store is not None:
+                self._store.begin(epoch, life)
             if self._listener is None:
                 self._listener = _listen_unix(Path(self._address.path or ""))
             if self._lock is not None:
@@ -177,6 +190,7 @@ class ManagerServer:
                 epoch=epoch,
                 life=life,
                 plugins=self.plugins.fingerprint(),
+                log=self.log,
             ),
             seed=os.urandom(32),
             now=self.now(),
@@ -185,11 +199,15 @@ class ManagerServer:
             control={"stop": self._asked_to_stop},
             freshness=self._stale,
             warn=log.warning,
+            engine=recovered.engine if recovered is not None else None,
+            log=self._store.log if self._store is not None else None,
         )
         threads.host = self.host
         self._threads = threads
         self.stock = StockSessions(self)
         _servers.add(self)
+        if recovered is not None:
+            self._resume(recovered)
 
     def run(self) -> None:
         """Serve until `stop`, SIGINT or SIGTERM. Blocks."""
@@ -201,10 +219,14 @@ class ManagerServer:
             finally:
                 self._loop = None
                 loop.close()
+            if self._store is not None:
+                self._fold(self._store)
         finally:
             self._threads.stop()
             self._release()
             self._stopped.set()
+        if self._failure is not None:
+            raise self._failure
 
     def start(self) -> Self:
         """Serve on a thread of this process, and return once clients can connect."""
@@ -301,19 +323,145 @@ class ManagerServer:
 
     def _begin(self, place: Place, since: float) -> tuple[int, bytes]:
         """Begin an epoch. Where no file can be kept there is none, and grants say that they have no token."""
-        path = place.epoch
-        if self._state is not None:
-            self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._state / "epoch"
         try:
-            return _addresses.EpochFile(path).begin(since)
+            return _addresses.EpochFile(self._epoch_path(place)).begin(since)
         except PermissionError as error:
+            if self._store is not None:
+                raise
             log.warning("no epoch can be kept (%s); grants carry no fencing tokens", error)
             return 0, os.urandom(16)
+
+    def _epoch_path(self, place: Place) -> Path:
+        if self._state is None:
+            return place.epoch
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._state / "epoch"
+
+    # -- the log
+
+    def _recover(self, place: Place) -> Recovered | None:
+        """Read the log, if there is one, and return what it tells."""
+        if self.log == "memory":
+            return None
+        epoch = _addresses.EpochFile(self._epoch_path(place))
+        self._store = Store(
+            self._state or place.state,
+            epoch,
+            self.plugins,
+            disk=self.log == "disk",
+            post=self._post,
+            on_safe=self._made_safe,
+            on_failure=self._log_failed,
+            say=log.info,
+        )
+        self._store.lock()
+        ephemeral = [typeid for typeid, each in self.plugins.declarations.items() if each.threaded]
+        if ephemeral:
+            log.warning("threaded objects are not in the log, and end with the server: %s", ", ".join(ephemeral))
+        found = self._store.recover()
+        # A clock that was set back must not make the time of the objects stand still.
+        self._offset = max(self._offset, found.engine.now - time.monotonic())
+        return found
+
+    def _resume(self, recovered: Recovered) -> None:
+        """Go on from what the log has told, before anybody connects."""
+        for each in recovered.diverged:
+            log.error("%s", each)
+            self.host.halt(each.typeid, each.name, str(each), self.now())
+        for client in list(self.host.clients.values()):
+            ended, pidfd = _peers.find(client.process)
+            if ended:
+                log.info("process of %s has ended while the server was down", client.label)
+                self.host.end(client, self.now())
+            elif pidfd is not None:
+                self._recalled[client.key] = pidfd
+        self.stock.recall()
+
+    def _commit(self) -> None:
+        """Have the events of this turn written, and what comes out of them sent once they are safe."""
+        self._committing = False
+        store = self._store
+        if store is None or store.log.failure is not None:
+            return
+        store.log.commit()
+        if store.is_full and self._loop is not None:
+            store.roll(self._fold_segments)
+
+    def _made_safe(self, index: int) -> None:
+        self.host.release(index)
+        self.flush()
+
+    def _log_failed(self, error: BaseException) -> None:
+        """Answer nobody any more: what was not acknowledged may be lost, and clients are to find that out."""
+        text = f"the log in {self._store.directory.path if self._store else ''} cannot be written: {error}"
+        log.critical(
+            "%s; nothing since event %d is acknowledged. Stopping", text, self._store.log.safe if self._store else 0
+        )
+        self._failure = RegistryError(f"{text}; start the server again once that is mended: it goes on from the log")
+        for connection in list(self._connections):
+            connection.abort()
+        self._begin_stop()
+
+    def _fold_segments(self, upto: int) -> None:
+        """Have a process make a snapshot of what is in the segments up to an event."""
+        store = self._store
+        if store is None or self._loop is None:
+            return
+        try:
+            start = Folding.Start(
+                _starter.interpreter(self._address.label),
+                _starter.environment(_starter.search_path(whole=True)),
+                self.plugins.spec,
+            )
+        except PluginError as error:
+            log.warning("no snapshots are made while the server runs: %s", error)
+            return
+        store.fold(upto, start, self._folded)
+
+    def _folded(self, folded: Folded) -> None:
+        if folded.index:
+            log.info("folded the log up to event %d in %.1f s", folded.index, folded.seconds)
+        elif folded.diverged:
+            log.error("%s. A snapshot of what is served is made instead", folded.diverged)
+            store = self._store
+            if store is not None:
+                self._commit()
+                store.log.when_synced(lambda: self._take_picture(store))
+        elif folded.error:
+            log.warning("the log could not be folded: %s", folded.error)
+
+    async def _settle(self, store: Store) -> None:
+        """Wait until what was answered is safe and has left, unless there is no space for it."""
+        self._commit()
+        if store.log.failure is None:
+            settled = asyncio.Event()
+            store.log.when_synced(settled.set)
+            try:
+                await asyncio.wait_for(settled.wait(), SETTLE)
+            except asyncio.TimeoutError:
+                log.warning("stopping although not all of the log could be written; what is not in it was not answered")
+
+    def _fold(self, store: Store) -> None:
+        """At a clean stop: leave a snapshot, and nothing to replay."""
+        store.log.commit()
+        store.stop()
+        if store.log.failure is None:
+            self._take_picture(store)
+        elif self._failure is None:
+            self._failure = RegistryError(f"the log could not be finished: {store.log.failure}")
+
+    def _take_picture(self, store: Store) -> None:
+        try:
+            store.take_picture(self.host.engine)
+        except OSError as error:
+            log.warning("no snapshot could be written (%s); the next start replays the log", error)
 
     def _release(self) -> None:
         """Let go of the address."""
         _servers.discard(self)
+        store, self._store = self._store, None
+        if store is not None:
+            store.release()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -336,18 +484,27 @@ class ManagerServer:
             raise RuntimeError("this server has been stopped")
         make = loop.create_unix_server if self._address.kind == "unix" else loop.create_server
         self._accepting = self._listener.dup()
+        for key, pidfd in self._recalled.items():
+            self.watch(self.host.clients[key], pidfd)
+        self._recalled = {}
+        self._commit()
         acceptor = await make(lambda: Connection(self), sock=self._accepting)
         log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
         if self.on_ready is not None:
             self.on_ready()
+        if self._store is not None and self.host.recovered > self._store.snapshot:
+            self._fold_segments(self.host.recovered)
         if self.idle_limit is not None:
             loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
         try:
             await self._stop.wait()
         finally:
             acceptor.close()
-            self.host.drain("the server was stopped")
+            if self._store is None:
+                self.host.drain("the server was stopped")  # else they come back, and wait on
             self.flush()
+            if self._store is not None:
+                await self._settle(self._store)
             for connection in list(self._connections):
                 connection.end()
             # Let the last bytes leave: the transports close once their buffers are empty.
@@ -415,7 +572,14 @@ class ManagerServer:
                 pass  # the loop has closed; nobody waits for this any more
 
     def flush(self) -> None:
-        """End a turn: send what each connection has to send, and set the timer for what is due next."""
+        """End a turn: send what each connection has to send, and set the timer for what is due next.
+
+        With a log the turn's events are written first; all that have come by then go together.
+        """
+        store = self._store
+        if store is not None and store.log.pending and not self._committing and self._loop is not None:
+            self._committing = True
+            self._loop.call_soon(self._commit)
         dirty = self.host.dirty
         for attachment in dirty:
             outbox = attachment.outbox
@@ -554,6 +718,9 @@ class ManagerServer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        if self._store is not None:
+            self._store.close_inherited()
+            self._store = None
         self._loop = None
         self._thread = None
 

@@ -737,7 +737,7 @@ def test_epochs_count(root: Path) -> None:
     assert [number for number, _ in lives] == [1, 2, 3, 4, 5]
     assert len({life for _, life in lives}) == 5
     assert all(len(life) == 16 for _, life in lives)
-    assert epoch.read() == (5, 104.0, lives[-1][1])
+    assert epoch.read() == (5, 104.0, lives[-1][1], 0, 0)
     assert (root / "epoch").stat().st_size == 4096
     assert stat.S_IMODE((root / "epoch").stat().st_mode) == 0o600
     assert os.listdir(root) == ["epoch"]
@@ -796,7 +796,7 @@ def test_numbers_grow_whatever_one_slot_suffers(damages: list[tuple[int, int, by
             path.write_bytes(content)
             number, life = EpochFile(path).begin(0.0)
             assert last < number <= last + 2
-            assert EpochFile(path).read() == (number, 0.0, life)
+            assert EpochFile(path).read() == (number, 0.0, life, 0, 0)
             last = number
 
 

@@ -188,7 +188,8 @@ def test_a_lost_session_is_not_begun_anew_unnoticed(host: Host) -> None:
 def test_a_loss_that_an_interrupt_hid_is_told_to_the_next_call(host: Host) -> None:
     """A call is to be told that the session is lost, and a signal handler raises first: the loss is not forgotten."""
     pipes: list[Pipe] = []
-    hosts = [host, life(b"m"), life(b"m")]
+    second = life(b"m")
+    hosts = [host, second, second, second, second]
 
     def interrupt() -> None:
         raise Interruption

@@ -118,7 +118,7 @@ def test_a_network_address_needs_a_word() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"log": "disk"}, "log must be 'memory'"),
+        ({"log": "tape"}, "log must be 'memory', 'process' or 'disk'"),
         ({"trust": "all"}, "trust must be"),
         ({"lease": 0}, "lease must be"),
         ({"address": "memory://"}, "a server listens at"),

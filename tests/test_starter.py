@@ -279,9 +279,9 @@ def test_a_python_that_is_not_there_is_named(home: Path, monkeypatch: pytest.Mon
 def test_an_embedded_python_is_not_mistaken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside of uWSGI, `sys.executable` is no Python; the one it embeds is run."""
     monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
-    assert _starter._interpreter("x") == os.path.join(sys.exec_prefix, "bin", "python3")
+    assert _starter.interpreter("x") == os.path.join(sys.exec_prefix, "bin", "python3")
     monkeypatch.setattr(sys, "executable", None)
-    assert _starter._interpreter("x") == os.path.join(sys.exec_prefix, "bin", "python3")
+    assert _starter.interpreter("x") == os.path.join(sys.exec_prefix, "bin", "python3")
 
 
 def test_a_plugin_module_is_found_by_the_server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,11 +337,11 @@ def test_the_environment_means_the_same_in_another_directory(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REGISTRY_AUTHKEY_FILE", "key")
     monkeypatch.setenv("PYTHONPATH", "here")
-    environment = _starter._environment([])
+    environment = _starter.environment([])
     assert environment["REGISTRY_AUTHKEY_FILE"] == str(tmp_path / "key")
     assert "PYTHONPATH" not in environment
     assert environment["PYTHONSAFEPATH"] == "1"
-    assert _starter._environment(["/a", "/b"])["PYTHONPATH"] == os.pathsep.join(["/a", "/b"])
+    assert _starter.environment(["/a", "/b"])["PYTHONPATH"] == os.pathsep.join(["/a", "/b"])
 
 
 @pytest.mark.parametrize(

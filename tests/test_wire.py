@@ -175,5 +175,5 @@ def test_messages_come_back_as_they_were() -> None:
     assert short.fields is None
     hello = _wire.Attach(bytes(16), 1, "host", "command", "label", "1.0", 5, {"plugin": "1"})
     assert _wire.decode_attach(_wire.encode(hello)) == hello
-    attached = _wire.Attached(True, False, "stale", 30.0)
+    attached = _wire.Attached(True, "", "stale", 30.0)
     assert _wire.decode_attached(_wire.encode(attached)) == attached

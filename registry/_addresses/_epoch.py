@@ -1,37 +1,61 @@
-"""The count of servers that have lived in a place."""
+"""The count of servers that have lived in a place, and the last that is known of their log."""
 
 from __future__ import annotations
 
 import os
 import struct
 import zlib
+from typing import NamedTuple
 
 from registry._addresses._files import sync_directory, write_all
 from registry.errors import RegistryError
 
 
+class Life(NamedTuple):
+    """What is recorded of a server life.
+
+    Attributes:
+        number: from 1; `began` when, in seconds of the wall clock; `id` its random name, 16 bytes.
+        head: the head of the log, an event that was there for certain; 0 for none.
+        chain: the sum of the record of that event.
+    """
+
+    number: int
+    began: float
+    id: bytes
+    head: int = 0
+    chain: int = 0
+
+
 class EpochFile:
     """Counts the lives of servers in one place, so that fencing tokens never come twice.
+
+    It also keeps the *head* of the log: the last event that is known to have been there, with its chain, so that a log
+    which has been cut is told from a shorter one.
 
     4 KiB with two slots, at 0 and 2048, that are written in turn: a write that power loss tears leaves the
     other slot whole. A slot, big-endian::
 
         offset size  field
-        0      4     "RGE1"
+        0      4     "RGE2"
         4      8     number of this life, from 1
         12     8     when it began, seconds of the wall clock (double)
         20     16    random id of this life
-        36     4     CRC-32 of the 36 bytes before
+        36     8     the head: index of an event of the log
+        44     4     the sum of its record, see `registry._log`
+        48     4     CRC-32 of the 48 bytes before
 
-    Only the holder of the place's lock may call `begin`.
+    Without the head, a slot of 36 bytes with "RGE1" is read, too. Only the holder of the place's lock may write.
     """
 
     SIZE = 4096
     LIMIT = 1 << 23  # a token is the epoch << 40 | n, and stays below 2**63
 
-    _SLOT = struct.Struct("!4sQd16s")
+    _SLOT = struct.Struct("!4sQd16sQI")
+    _OLD_SLOT = struct.Struct("!4sQd16s")
     _SUM = struct.Struct("!I")
-    _MAGIC = b"RGE1"
+    _MAGIC = b"RGE2"
+    _OLD_MAGIC = b"RGE1"
     _OFFSETS = (0, 2048)
 
     __slots__ = ("_path",)
@@ -58,7 +82,7 @@ class EpochFile:
             temporary = f"{self._path}.new"
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
-                write_all(fd, self._slot(1, now, life).ljust(self.SIZE, b"\0"))
+                write_all(fd, self._slot(Life(1, now, life)).ljust(self.SIZE, b"\0"))
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -73,8 +97,8 @@ class EpochFile:
                 f"If nobody relies on tokens of this server, remove the file; else restore it from a backup"
             )
         newest = max(good)
-        number = newest[0] + 1
-        damaged = len(good) < 2 and (newest[0] > 1 or any(content[self._OFFSETS[1] :]))
+        number = newest.number + 1
+        damaged = len(good) < 2 and (newest.number > 1 or any(content[self._OFFSETS[1] :]))
         if damaged:
             # The unreadable slot may have held the next number, and that life may have given out tokens.
             number += 1
@@ -83,21 +107,42 @@ class EpochFile:
         older = 1 - slots.index(newest)
         fd = os.open(self._path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
         try:
-            self._write_slot(fd, older, number, now, life)
+            self._write_slot(fd, older, Life(number, now, life, newest.head, newest.chain))
             if damaged:
                 # The two numbers are neighbours again, so that the next damage is made good in the same way.
-                self._write_slot(fd, 1 - older, number - 1, now, os.urandom(16))
+                self._write_slot(fd, 1 - older, Life(number - 1, now, os.urandom(16), newest.head, newest.chain))
         finally:
             os.close(fd)
         sync_directory(self._path)
         return number, life
 
-    def read(self) -> tuple[int, float, bytes] | None:
-        """Return number, beginning and id of the newest life; ``None`` if none can be read."""
+    def read(self) -> Life | None:
+        """Return what is recorded of the newest life; ``None`` if nothing can be read."""
         content = self._content()
         if content is None:
             return None
         return max(filter(None, (self._read_slot(content, offset) for offset in self._OFFSETS)), default=None)
+
+    def record(self, index: int, chain: int) -> None:
+        """Record the head of the log, which is on the disk when this returns.
+
+        Args:
+            index: an event of the log that is on the disk.
+            chain: the sum of its record.
+        """
+        content = self._content()
+        slots = [self._read_slot(content, offset) for offset in self._OFFSETS] if content is not None else []
+        newest = max(filter(None, slots), default=None)
+        if newest is None:
+            raise RegistryError(f"{self._path} counts no life, and can record nothing of its log")
+        fd = os.open(self._path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            # A head that goes back, as where a backup is put in place, needs a number of its own to be the newest.
+            number = newest.number if (index, chain) >= (newest.head, newest.chain) else newest.number + 1
+            life = newest._replace(number=number, head=index, chain=chain)
+            self._write_slot(fd, 1 - slots.index(newest), life)
+        finally:
+            os.close(fd)
 
     def _content(self) -> bytes | None:
         try:
@@ -108,20 +153,20 @@ class EpochFile:
         # An empty file has had no life in it; somebody has made room for one.
         return content.ljust(self.SIZE, b"\0") if content else None
 
-    def _write_slot(self, fd: int, index: int, number: int, now: float, life: bytes) -> None:
-        os.lseek(fd, self._OFFSETS[index], os.SEEK_SET)
-        write_all(fd, self._slot(number, now, life))
+    def _write_slot(self, fd: int, place: int, life: Life) -> None:
+        os.lseek(fd, self._OFFSETS[place], os.SEEK_SET)
+        write_all(fd, self._slot(life))
         os.fsync(fd)
 
-    def _slot(self, number: int, now: float, life: bytes) -> bytes:
-        data = self._SLOT.pack(self._MAGIC, number, now, life)
+    def _slot(self, life: Life) -> bytes:
+        data = self._SLOT.pack(self._MAGIC, *life)
         return data + self._SUM.pack(zlib.crc32(data))
 
-    def _read_slot(self, content: bytes, offset: int) -> tuple[int, float, bytes] | None:
-        end = offset + self._SLOT.size
-        data = content[offset:end]
-        (checksum,) = self._SUM.unpack_from(content, end)
-        if zlib.crc32(data) != checksum or not data.startswith(self._MAGIC):
-            return None
-        _, number, began, life = self._SLOT.unpack(data)
-        return number, began, life
+    def _read_slot(self, content: bytes, offset: int) -> Life | None:
+        for magic, slot in ((self._MAGIC, self._SLOT), (self._OLD_MAGIC, self._OLD_SLOT)):
+            end = offset + slot.size
+            data = content[offset:end]
+            (checksum,) = self._SUM.unpack_from(content, end)
+            if zlib.crc32(data) == checksum and data.startswith(magic):
+                return Life(*slot.unpack(data)[1:])
+        return None

@@ -69,7 +69,8 @@ def check_parent(path: str) -> None:
         raise AccessDenied(f"{path} can be written by others (mode {status.st_mode & 0o777:o}): chmod go-w {path}")
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write everything, however little goes in one piece."""
     while data:
         data = data[os.write(fd, data) :]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from registry import _peers
@@ -112,6 +113,16 @@ class Session:
     def next(self) -> int:
         """The number of the next call."""
         return self._last + 1
+
+    def recall(self) -> None:
+        """Go on where the session stands in the engine: number calls from there, and own what it owns."""
+        engine = self.stock.server.host.engine
+        known = engine.sessions[self.client.number]
+        self._last = max([known.mark, *known.replies, *known.waits, *(last for _, last in known.above.rows())])
+        self._last_owner = _MOST_OWNERS  # none of those that may still hold something
+        self.made.update(hosted.title for hosted in engine.objects.values() if hosted.number in known.owned)
+        for seq in list(known.waits):
+            self.give_up(seq)  # nobody is there who could read its reply
 
     # -- owners
 
@@ -333,7 +344,7 @@ class StockSessions:
         key = f"stock-process:{pid}:{peer.started}".encode()
         caller = Caller(peer.host, pid, peer.command)
         session = self._processes[pid, peer.started] = self._make(
-            key, caller, domain, pid, lambda: self._processes.pop((pid, peer.started), None)
+            key, caller, domain, pid, lambda: self._processes.pop((pid, peer.started), None), peer.process
         )
         return session
 
@@ -355,11 +366,47 @@ class StockSessions:
         self._drawn += 1
         return self._make(f"stock-session:{self._drawn:012}".encode(), caller, domain, None, lambda: None)
 
-    def _make(self, key: bytes, caller: Caller, domain: str, pid: int | None, at_end: Callable[[], object]) -> Session:
+    def _make(
+        self,
+        key: bytes,
+        caller: Caller,
+        domain: str,
+        pid: int | None,
+        at_end: Callable[[], object],
+        process: str = "",
+    ) -> Session:
         # The keys of native sessions have 16 bytes: none of them can be one of these.
-        client = Client(key, caller, domain, pid)
+        client = Client(key, caller, domain, pid, process)
         self.server.host.adopt(client)
         return Session(self, client, at_end)
+
+    def recall(self) -> None:
+        """Take the sessions of stock clients that a log has told of.
+
+        Their connections are gone, and they make no others for the threads that had them. What they hold stays theirs:
+        a process that can be watched has it until it ends, any other for the grace that it always has.
+        """
+        host = self.server.host
+        for client in list(host.clients.values()):
+            kind, _, rest = client.key.partition(b":")
+            if kind == b"stock-process":
+                pid, started = client.pid or 0, int(client.process.rpartition("/")[2])
+                row = (pid, started)
+                self._processes[row] = session = Session(self, client, partial(self._processes.pop, row, None))
+            elif kind == b"stock-session":
+                self._drawn = max(self._drawn, int(rest))
+                session = Session(self, client, lambda: None)
+                who = client.caller
+                scope = f"{who.host} pid {who.pid}" if who.pid else who.host
+                self._named.setdefault((scope, who.label, 0), session)
+                host.suspend(client, self.server.now() + STOCK_GRACE)
+            else:
+                continue
+            session.recall()
+            for ident in session.made:
+                self.references[ident] = 1
+                self._makers[ident] = session
+                self.touch(ident)
 
     # -- objects that go with their last proxy
 

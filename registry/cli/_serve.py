@@ -31,7 +31,9 @@ LOG_FILES = 3
 )
 @click.option("--authkey-file", metavar="F", type=click.Path(dir_okay=False), help="Where the key is.")
 @click.option(
-    "--log", type=click.Choice(["memory"]), help="Where events are kept; memory keeps none. [default: memory]"
+    "--log",
+    type=click.Choice(["memory", "process", "disk"]),
+    help="Where events are kept; memory keeps none. [default: memory]",
 )
 @click.option(
     "--state", metavar="DIR", type=click.Path(file_okay=False), help="Where to keep what survives the server."

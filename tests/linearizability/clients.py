@@ -285,10 +285,10 @@ class World:
         del wire.up[:size]
         try:
             for frame in wire.reader:
-                if frame.kind == Kind.ATTACH:
+                host.receive(wire.attachment, frame, self.wall)
+                if frame.kind == Kind.ATTACH and wire.attachment.client is not None:  # else it is told of a loss
                     key = _wire.decode_attach(frame.body).key
                     self.record.attached(self.sessions[key], host.number)
-                host.receive(wire.attachment, frame, self.wall)
         except ProtocolError as error:
             # One that was overtaken by the next connection of its session is told so, and rightly.
             if frame.kind != Kind.ATTACH:

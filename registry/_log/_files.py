@@ -1,0 +1,126 @@
+"""The directory of a log: which files are in it, and how they come to be and go.
+
+::
+
+    lock                            held by the server, or by whoever changes the files in its place
+    00000000000000000042.segment    the events from 42 on, see `_format`
+    00000000000000000041.snapshot   the state after event 41
+    *.torn                          what was cut from the end of a segment
+    *.new                           what was being written when its writer ended; the next one removes it
+
+A file has its name once it is whole, but for the segment that is being written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+from registry import _peers
+from registry._addresses._files import sync_directory, write_all
+
+NAMED = re.compile(r"(\d{20})\.(segment|snapshot)")
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Directory:
+    """The files of one log."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def ensure(self) -> None:
+        """Make the directory where it is missing, for this account alone."""
+        if not self.path.is_dir():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(os.fspath(self.path))
+
+    @property
+    def lock(self) -> Path:
+        """The lock file, see `ServerLock`; it is never removed."""
+        return self.path / "lock"
+
+    def segment(self, first: int) -> Path:
+        """Return the name of the segment that begins with an event."""
+        return self.path / f"{first:020d}.segment"
+
+    def snapshot(self, index: int) -> Path:
+        """Return the name of the snapshot of the state after an event."""
+        return self.path / f"{index:020d}.snapshot"
+
+    def segments(self) -> list[tuple[int, Path]]:
+        """Return the first events and names of the segments, in order."""
+        return self._named("segment")
+
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """Return the events and names of the snapshots, in order."""
+        return self._named("snapshot")
+
+    def _named(self, kind: str) -> list[tuple[int, Path]]:
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        found = [match for name in names if (match := NAMED.fullmatch(name)) and match[2] == kind]
+        return sorted((int(match[1]), self.path / match[0]) for match in found)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no log."""
+        return not (self.segments() or self.snapshots())
+
+    def put(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
+        """Write a file that is whole, and on the disk, once it has its name."""
+        temporary = f"{path}.new"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
+        try:
+            for part in parts:
+                write_all(fd, part)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+        sync_directory(os.fspath(path))
+
+    def open(self, path: Path, head: bytes, *, sync: bool) -> int:
+        """Make a segment and return its descriptor, for appending. There was none of its name, or an empty one."""
+        temporary = f"{path}.new"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
+        try:
+            write_all(fd, head)
+            if sync:
+                os.fsync(fd)
+            os.replace(temporary, path)
+            if sync:
+                sync_directory(os.fspath(path))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def sweep(self) -> None:
+        """Remove what was being written when its writer ended."""
+        for path in self.path.glob("*.new"):
+            if NAMED.fullmatch(path.stem):
+                path.unlink(missing_ok=True)
+
+    def trim(self) -> None:
+        """Remove what neither the newest snapshot nor the one before it needs."""
+        snapshots = self.snapshots()
+        if len(snapshots) < 2:
+            return
+        keep = snapshots[-2][0]
+        for _, path in snapshots[:-2]:
+            path.unlink(missing_ok=True)
+        segments = self.segments()
+        for (_, path), (following, _) in pairwise(segments):
+            if following <= keep + 1:
+                path.unlink(missing_ok=True)
+
+
+def boot() -> str:
+    """Return the id of the boot of this machine, or empty where it tells none."""
+    return _peers.boot().partition("/")[0]

@@ -1,0 +1,288 @@
+"""Read a log: check every byte, load the newest good snapshot, and replay what follows it.
+
+The rules, all of which end in a refusal that names file and place rather than in a guess:
+
+* The segments follow each other without a gap in index and chain, and begin where the snapshot ends or before.
+* What cannot be read at the very end of the last segment is a torn tail, and is cut, unless something proves that it
+  had been whole: a whole record behind it (`_format.judge`), or the head that is recorded in the epoch file at each
+  snapshot and at a clean stop.
+* What follows the newest good snapshot is replayed only through the code that it came from.
+
+A replay compares what comes out of each event with the digest that was logged with it. Where they differ, the object's
+class is not deterministic. What the object holds now is then not what its users have seen, so that it is halted.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from registry import _image
+from registry._engine import Engine
+from registry._events import Call, Create, Event, Verdicts
+from registry._log import _format
+from registry._log._code import changes
+from registry._log._files import Directory, boot
+from registry._log._format import Description, Names, Record, Unreadable
+from registry.declarations import SharedObject
+from registry.errors import CodeChanged, RegistryError
+
+PROGRESS = 50_000  # events between two reports
+
+
+@attrs.frozen
+class Divergence:
+    """An event that gave something else when it was replayed.
+
+    Attributes:
+        index: The event's.
+        typeid, name: The object whose method it called; empty where it called none.
+        method: What it called.
+        kind: The class of the object.
+    """
+
+    index: int
+    typeid: str
+    name: str
+    method: str
+    kind: str
+
+    def __str__(self) -> str:
+        called = f"{self.typeid}:{self.name}.{self.method}()" if self.typeid else "an end or a deadline"
+        return (
+            f"event {self.index}, {called}, gave another result when it was replayed: {self.kind} is not deterministic"
+            ". It may iterate over a set, read a clock, draw random numbers, or keep an attribute that its state() "
+            "does not tell; registry.testing.check names which. hosting.call() has the time and random numbers"
+        )
+
+
+@attrs.define
+class Segment:
+    """A segment as it was found.
+
+    Attributes:
+        path: The file.
+        description: What it says of itself.
+        index: Its last event; `chain` is the sum of that event's record.
+        end: Where its last whole record ends, of `size` bytes; 0 if not even its head is whole.
+    """
+
+    path: Path
+    description: Description
+    index: int
+    chain: int
+    end: int
+    size: int
+
+
+@attrs.define
+class Recovered:
+    """What was found.
+
+    Attributes:
+        engine: In the state after the last event.
+        chain: The sum of the record of that event.
+        replayed: How many events were replayed.
+        snapshot: The event whose snapshot was loaded, 0 if none was.
+        tail: The last segment, None if there is none.
+        beyond: Segments behind it that a loss of power has left without what comes before them.
+        warnings: What people are to be told.
+        diverged: Events that gave something else.
+    """
+
+    engine: Engine
+    chain: int
+    replayed: int = 0
+    snapshot: int = 0
+    tail: Segment | None = None
+    beyond: list[Path] = attrs.field(factory=list)
+    warnings: list[str] = attrs.field(factory=list)
+    diverged: list[Divergence] = attrs.field(factory=list)
+
+    @property
+    def index(self) -> int:
+        """The last event."""
+        return self.engine.index
+
+
+def damaged(path: Path, offset: int, what: str) -> RegistryError:
+    """Return the error that refuses a damaged log."""
+    return RegistryError(
+        f"{path} is damaged at byte {offset}: {what}. Nothing of it is served, nothing was changed; restore a backup "
+        "with `registry state restore`, or move the directory away to begin anew"
+    )
+
+
+def recover(
+    directory: Directory,
+    declarations: Mapping[str, SharedObject[Any]],
+    code: dict[str, str],
+    head: tuple[int, int] = (0, 0),
+    *,
+    upto: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, all: None,
+) -> Recovered:
+    """Return the state that a log tells of. Nothing is changed.
+
+    Args:
+        directory: Where it is.
+        declarations: The shared objects by typeid.
+        code: What is running now, see `_code.code`.
+        head: The last event, and its chain, that are known to have been there.
+        upto: The event to stop after; None is the last.
+        progress: Called now and then with how many events have been replayed, and of how many.
+
+    Raises:
+        RegistryError: It is damaged.
+        CodeChanged: There are events to replay that other code has brought about.
+    """
+    found = Recovered(Engine(declarations), 0)
+    collecting = gc.isenabled()
+    gc.disable()  # millions of objects are made and none goes
+    try:
+        _load(directory, declarations, found)
+        _replay(directory, found, code, head, upto, progress)
+    finally:
+        if collecting:
+            gc.enable()
+    return found
+
+
+def _load(directory: Directory, declarations: Mapping[str, SharedObject[Any]], found: Recovered) -> None:
+    """Load the newest snapshot that is whole."""
+    for index, path in reversed(directory.snapshots()):
+        try:
+            picture, image = _format.read_snapshot(path.read_bytes())
+            if picture.index != index:
+                raise Unreadable(f"it is that of event {picture.index}")
+        except Unreadable as error:
+            found.warnings.append(f"{path} cannot be used: {error}; an older snapshot is used")
+            continue
+        found.engine = _image.restore(declarations, bytes(image))
+        found.chain, found.snapshot = picture.chain, index
+        return
+
+
+def _replay(
+    directory: Directory,
+    found: Recovered,
+    code: dict[str, str],
+    head: tuple[int, int],
+    upto: int | None,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Apply the events behind the snapshot."""
+    chains = {found.index: found.chain}
+    for segment, names, record in _walk(directory, found, upto):
+        events = names.events(record)
+        if record.last > found.index:
+            differs = changes(segment.description.code, code)
+            if differs:
+                raise CodeChanged(
+                    f"{directory.path} holds events from {found.index + 1} on that other code has brought about: "
+                    f"{differs}. Run that code once more and stop it with `registry stop`, which leaves nothing to "
+                    "replay; or restore a backup with `registry state restore`"
+                )
+            for event, digest, verdicts in events[found.index + 1 - record.first :]:
+                _step(found, event, digest, verdicts)
+                if found.replayed % PROGRESS == 0:
+                    progress(found.index, upto or head[0])
+        elif record.last == found.snapshot and record.sum != found.chain:
+            raise damaged(segment.path, record.offset, f"event {record.last} is not the one that the snapshot has seen")
+        chains[record.last] = record.sum
+        if record.last == found.index:
+            found.chain = record.sum
+    expected = upto if upto is not None else head[0]
+    if found.index < expected or (upto is None and chains.get(head[0], head[1]) != head[1]):
+        raise RegistryError(
+            f"{directory.path} does not hold what it held at the last snapshot or stop: it ends with event "
+            f"{found.index}, and event {expected} had been there. Files are missing, cut or replaced. Restore a backup "
+            "with `registry state restore`, or move the directory away to begin anew"
+        )
+
+
+def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[tuple[Segment, Names, Record]]:
+    """Yield the records of all segments that reach behind the snapshot, in order."""
+    segments = directory.segments()
+    behind = [first for first, _ in segments[1:]]
+    index = chain = -1  # of what comes before
+    for place, (first, path) in enumerate(segments):
+        is_last = place == len(behind)
+        if not is_last and behind[place] <= found.snapshot + 1:
+            continue  # the snapshot covers it
+        if upto is not None and first > upto:
+            break
+        data = path.read_bytes()
+        segment, offset = _describe(path, first, data, is_last)
+        if offset == 0:
+            found.tail = segment
+            return
+        if index < 0:
+            index, chain = first - 1, segment.description.chain
+            if index > found.snapshot or (index == found.snapshot and chain != found.chain):
+                raise RegistryError(
+                    f"the log in {directory.path} begins with event {first}, and the newest snapshot that can be used "
+                    f"is that of event {found.snapshot}: what lies between is missing. Restore a backup with "
+                    "`registry state restore`, or move the directory away to begin anew"
+                )
+        if (index + 1, chain) != (first, segment.description.chain):
+            raise damaged(path, 0, f"it continues another log, or what came before event {first} is missing")
+        names = Names()
+        for record in _format.records(data, offset, index, chain):
+            yield segment, names, record
+            index, chain, offset = record.last, record.sum, record.end
+        segment.index, segment.chain, segment.end = index, chain, offset
+        found.tail = segment
+        if offset < len(data):
+            _check_torn(segment, data, [path for _, path in segments[place + 1 :]])
+            found.beyond = [path for _, path in segments[place + 1 :]]
+            return
+
+
+def _describe(path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segment, int]:
+    """Return a segment that is about to be read, and where its records begin; 0 if it was torn at its very head."""
+    try:
+        description, offset = _format.read_segment(data)
+    except Unreadable as error:
+        if not is_last or _format.judge(data, 0, first, same_boot=True) is not None:
+            raise damaged(path, 0, str(error)) from None
+        nothing = Description(_format.FORMAT, first, 0, 0, "", {}, b"", 0, 0.0)
+        return Segment(path, nothing, first - 1, 0, 0, len(data)), 0
+    if description.first != first:
+        raise damaged(path, 0, f"it says that it begins with event {description.first}")
+    return Segment(path, description, first - 1, description.chain, offset, len(data)), offset
+
+
+def _check_torn(segment: Segment, data: bytes, later: list[Path]) -> None:
+    """Refuse what cannot be read unless it is a torn tail: nothing proves that it had been whole."""
+    here, index = boot(), segment.index + 1
+    same_boot = bool(here) and segment.description.boot == here
+    what = f"event {index} cannot be read"
+    proof = _format.judge(data, segment.end, index, same_boot)
+    if proof is not None:
+        raise damaged(segment.path, segment.end, f"{what}, and a later one at byte {proof} is whole")
+    for path in later:
+        behind = path.read_bytes()
+        try:
+            is_proof = same_boot or _format.read_segment(behind)[0].synced >= index
+        except Unreadable:
+            is_proof = same_boot
+        if is_proof or _format.judge(behind, 0, index, same_boot) is not None:
+            raise damaged(segment.path, segment.end, f"{what}, and there are later ones in {path.name}")
+
+
+def _step(found: Recovered, event: Event, digest: int, verdicts: Verdicts) -> None:
+    """Apply an event, and compare what comes out of it."""
+    engine = found.engine
+    if _format.digest(engine.step(event, verdicts)) != digest:
+        typeid, name, method = "", "", ""
+        if isinstance(event, (Call, Create)):
+            typeid, name, method = event.typeid, event.name, getattr(event, "method", "")
+        hosted = engine.find(typeid, name)
+        kind = type(hosted.instance).__qualname__ if hosted is not None else "a class"
+        found.diverged.append(Divergence(engine.index, typeid, name, method, kind))
+    found.replayed += 1
