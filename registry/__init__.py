@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry import errors, hookspecs, hosting
+    from registry import errors, hookspecs, hosting, testing
     from registry._leaves import Grant
     from registry._manager import manager_class
     from registry.client import ManagerClient, connect
@@ -34,6 +34,7 @@ __all__ = [
     "hookspecs",
     "hosting",
     "manager_class",
+    "testing",
 ]
 
 # Where each name lives; None for a module of that name.
@@ -48,6 +49,7 @@ _HOMES: dict[str, str | None] = {
     "hookspecs": None,
     "hosting": None,
     "manager_class": "_manager",
+    "testing": None,
 }
 
 

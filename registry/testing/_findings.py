@@ -1,0 +1,161 @@
+"""What is wrong with a class, as the author is told: what, where in the source, and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import attrs
+
+from registry.testing._passes import Moment, Outcome, Recording, Trouble, difference
+from registry.testing._places import of_attribute, of_kept_sets, of_local_sets, of_method, written
+from registry.testing._watch import Watch
+
+_ORDER: Final = "the order of a set is no part of its value: sort it, or keep a dict (dict.fromkeys) in its place"
+_SAVE: Final = (
+    "let state() return it and load() take it back, or make it a field; "
+    "name it in check(derived=...) if the class makes it again from the rest whenever it is needed"
+)
+_KEEP: Final = "keep everything in the object's own attributes: not in its class, its module or a cache of functions"
+# What the engine runs that is no method of the author's to look into.
+_MAKING: Final = "__init__"
+
+
+@attrs.frozen
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        class_name: The class.
+        method: The method in which it was seen; empty where there is none to name.
+        what: What is wrong, as a sentence without its subject.
+        places: Where in the source, as ``jar.py:12``; what may be the reason where several are named.
+        cure: What to do about it.
+    """
+
+    class_name: str
+    method: str
+    what: str
+    places: tuple[str, ...]
+    cure: str
+
+    def __str__(self) -> str:
+        subject = f"{self.class_name}.{self.method}()" if self.method else self.class_name
+        where = f"\n   at {', '.join(self.places)}" if self.places else ""
+        return f"{subject} {self.what}{where}\n   {self.cure}"
+
+
+class CheckFailed(AssertionError):
+    """Raised when a class is not fit for a log; the text tells every finding.
+
+    Attributes:
+        typeid: What was checked.
+        findings: What was found.
+    """
+
+    def __init__(self, typeid: str, findings: tuple[Finding, ...]) -> None:
+        super().__init__(typeid, findings)
+        self.typeid = typeid
+        self.findings = findings
+
+    def __str__(self) -> str:
+        count = "1 finding" if len(self.findings) == 1 else f"{len(self.findings)} findings"
+        rows = [f"{number}. {finding}" for number, finding in enumerate(self.findings, 1)]
+        return "\n".join([f"shared type {self.typeid!r} must not be served with a log: {count}", *rows])
+
+
+class Findings:
+    """What was found of one class; each thing once."""
+
+    def __init__(self, recording: Recording, watch: Watch) -> None:
+        self.found: dict[tuple[str, ...], Finding] = {}
+        self._recording = recording
+        self._watch = watch
+        self._class = type(recording.instance)
+        self._sighted = {sight.method for sight in watch.sights}
+
+    def add(self, key: tuple[str, ...], method: str, what: str, places: Iterable[tuple[str, int]], cure: str) -> None:
+        """Add a finding, unless one with this key is there."""
+        shown = tuple(dict.fromkeys(filter(None, map(written, places))))
+        self.found.setdefault(key, Finding(self._class.__qualname__, method, what, shown, cure))
+
+    def sights(self) -> None:
+        """Add what methods were seen to call."""
+        for sight in self._watch.sights:
+            place = sight.place if sight.place[0] else of_method(self._class, sight.method)
+            self.add((sight.doing, written(place)), self._named(sight.method), sight.doing, [place], sight.cure)
+
+    def troubles(self) -> None:
+        """Add what was found while the series was recorded."""
+        for trouble in self._recording.troubles:
+            number = self._recording.moments.index(trouble.moment)
+            method = self._method(trouble.moment, number)
+            names = ", ".join(map(repr, filter(None, trouble.names)))
+            place = of_attribute(self._class, method, trouble.names[0] if trouble.names else "")
+            what, cure = _worded(trouble, names)
+            self.add((trouble.kind, method, names), method, f"{what} (in {trouble.moment.title})", [place], cure)
+
+    def differences(
+        self, outcomes: Sequence[Outcome], others: Sequence[Outcome], title: str, is_set_turned: bool
+    ) -> None:
+        """Add the moments in which two passes over the series have come to different outcomes."""
+        for number, (one, other) in enumerate(zip(outcomes, others)):
+            found = difference(one, other)
+            if found is None:
+                continue
+            moment = self._recording.moments[number]
+            method = self._method(moment, number)
+            if method in self._sighted:
+                continue  # the reason stands there already
+            what, values = found
+            text = f"has another {what} {title}: {values} (in {moment.title})"
+            places = self._sets(moment, method, is_set_turned)
+            if places:
+                self.add(("difference", method), method, f"goes through a set and {text}", places, _ORDER)
+                continue
+            suspects = list(self._watch.suspects.get(number, ()))
+            if suspects:
+                doing = " and ".join(dict.fromkeys(sight.doing for sight in suspects))
+                cure = f"what {doing} returns is another in every process: it must not show"
+                self.add(("difference", method), method, text, [sight.place for sight in suspects], cure)
+                continue
+            cure = _ORDER if is_set_turned else f"{_KEEP}; and {_ORDER}"
+            self.add(("difference", method), method, text, [of_method(self._class, method)], cure)
+
+    def _sets(self, moment: Moment, method: str, is_set_turned: bool) -> list[tuple[str, int]]:
+        try:
+            kept = of_kept_sets(self._recording.declaration, self._recording.name, moment)
+        except Exception:  # noqa: BLE001 - such a set is of another class, which the author's code may refuse
+            kept = []
+        return kept or ([] if is_set_turned else of_local_sets(self._class, method))
+
+    def _method(self, moment: Moment, number: int) -> str:
+        if moment.method:
+            return self._named(moment.method)
+        ran = self._watch.ran.get(number, [])
+        return ran[0] if ran else ""
+
+    def _named(self, method: str) -> str:
+        made = (_MAKING, self._class.__name__, getattr(self._recording.declaration.factory, "__name__", ""))
+        return _MAKING if method in made else method
+
+
+def _worded(trouble: Trouble, names: str) -> tuple[str, str]:
+    """Return what a trouble is, and its cure."""
+    which = f"attribute {names}" if names else "the state"
+    if trouble.kind == "unsaved":
+        return f"leaves {which} out of the state: after a restore it {trouble.text}", _SAVE
+    if trouble.kind == "readonly":
+        rule = "take it out of readonly=, or let it change nothing; counts of reads belong in the caller"
+        return f"is declared readonly and changes {which}", rule
+    if trouble.kind == "round trip":
+        return f"leaves a state that does not come back: {which} differs after load()", (
+            "let load() take back exactly what state() returned, types included"
+        )
+    if trouble.kind == "unrestorable":
+        return f"leaves a state that cannot be restored: {trouble.text}", (
+            "let the factory and load() take what they were given, and what state() returned"
+        )
+    return f"leaves a state that cannot be kept: {trouble.text}", (
+        "keep numbers, texts, bytes, dates and containers of these, or tell them by state() and load()"
+    )
