@@ -38,12 +38,16 @@ import attrs
 from registry.declarations import SharedObject
 from registry.errors import DeclarationError
 from registry.testing import _others
-from registry.testing._findings import CheckFailed, Finding, Findings
+from registry.testing._findings import ELSEWHERE, JUMBLED, RESTORED, CheckFailed, Finding, Findings
 from registry.testing._passes import Recording, Unplayable, replay
 from registry.testing._series import Call, End, Item, Use, given, made_up
 from registry.testing._watch import Watch
 
 __all__ = ["CheckFailed", "End", "Finding", "Item", "Report", "Use", "check"]
+
+# Tracebacks and pickles have the public name, which does not move when a private file does.
+for _public in (CheckFailed, End, Finding, Item, Use):
+    _public.__module__ = __name__
 
 
 @attrs.frozen
@@ -108,8 +112,8 @@ def check(
     if declaration.threaded:
         rule = "must be False, since what runs on threads is never logged and has nothing to check"
         raise DeclarationError(f"{declaration.typeid}.threaded", rule, True)
-    skipped: list[str] = []
     recording = _recorded(declaration, calls, args, kwargs or {}, derived)
+    skipped = [f"the object refused all calls after a {recording.stopped}"] if recording.stopped else []
     moments = recording.moments
     if recording.troubles and recording.troubles[-1].kind in ("uncapturable", "unrestorable"):
         moments = moments[:-1]
@@ -130,9 +134,9 @@ def check(
     played = [moment.outcome for moment in moments]
     # Of sets that are iterated one way in the first and another way in the second, one is not as it was.
     again = list(replay(recording.declarations, recording.name, moments))
-    findings.differences(played, again, "after a restore", True)
+    findings.differences(played, again, RESTORED)
     again = list(replay(recording.declarations, recording.name, moments[::-1], jumbled=True))
-    findings.differences(played, again[::-1], "after a restore", True)
+    findings.differences(played, again[::-1], JUMBLED)
     ran_with = _elsewhere(recording, len(moments), seeds, findings, skipped)
     if findings.found:
         raise CheckFailed(declaration.typeid, tuple(findings.found.values()))
@@ -183,7 +187,7 @@ def _elsewhere(
         skipped.append(f"other hash seeds were not tried: {told}")
         return ()
     for outcomes in told[1:]:
-        findings.differences(told[0], outcomes, "in another interpreter", False)
+        findings.differences(told[0], outcomes, ELSEWHERE)
     return tuple(seeds)
 
 

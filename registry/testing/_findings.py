@@ -17,6 +17,11 @@ _SAVE: Final = (
     "name it in check(derived=...) if the class makes it again from the rest whenever it is needed"
 )
 _KEEP: Final = "keep everything in the object's own attributes: not in its class, its module or a cache of functions"
+#: Passes over the series: in an engine that was restored, with sets of another history, in other interpreters.
+RESTORED: Final = "after a restore"
+JUMBLED: Final = "after a restore, with sets of another history"
+ELSEWHERE: Final = "in another interpreter"
+_CURES: Final = {RESTORED: _KEEP, JUMBLED: _ORDER, ELSEWHERE: f"{_KEEP}; and {_ORDER}"}
 # What the engine runs that is no method of the author's to look into.
 _MAKING: Final = "__init__"
 
@@ -72,7 +77,7 @@ class Findings:
         self._recording = recording
         self._watch = watch
         self._class = type(recording.instance)
-        self._sighted = {sight.method for sight in watch.sights}
+        self._sighted = {self._named(sight.method) for sight in watch.sights}
 
     def add(self, key: tuple[str, ...], method: str, what: str, places: Iterable[tuple[str, int]], cure: str) -> None:
         """Add a finding, unless one with this key is there."""
@@ -95,10 +100,14 @@ class Findings:
             what, cure = _worded(trouble, names)
             self.add((trouble.kind, method, names), method, f"{what} (in {trouble.moment.title})", [place], cure)
 
-    def differences(
-        self, outcomes: Sequence[Outcome], others: Sequence[Outcome], title: str, is_set_turned: bool
-    ) -> None:
-        """Add the moments in which two passes over the series have come to different outcomes."""
+    def differences(self, outcomes: Sequence[Outcome], others: Sequence[Outcome], where: str) -> None:
+        """Add the moments in which two passes over the series have come to different outcomes.
+
+        Args:
+            outcomes: Those of the first pass.
+            others: Those of the second.
+            where: What was different there, one of `RESTORED`, `JUMBLED` and `ELSEWHERE`.
+        """
         for number, (one, other) in enumerate(zip(outcomes, others)):
             found = difference(one, other)
             if found is None:
@@ -108,8 +117,8 @@ class Findings:
             if method in self._sighted:
                 continue  # the reason stands there already
             what, values = found
-            text = f"has another {what} {title}: {values} (in {moment.title})"
-            places = self._sets(moment, method, is_set_turned)
+            text = f"has another {what} {where.partition(',')[0]}: {values} (in {moment.title})"
+            places = self._sets(moment, method, where)
             if places:
                 self.add(("difference", method), method, f"goes through a set and {text}", places, _ORDER)
                 continue
@@ -119,15 +128,14 @@ class Findings:
                 cure = f"what {doing} returns is another in every process: it must not show"
                 self.add(("difference", method), method, text, [sight.place for sight in suspects], cure)
                 continue
-            cure = _ORDER if is_set_turned else f"{_KEEP}; and {_ORDER}"
-            self.add(("difference", method), method, text, [of_method(self._class, method)], cure)
+            self.add(("difference", method), method, text, [of_method(self._class, method)], _CURES[where])
 
-    def _sets(self, moment: Moment, method: str, is_set_turned: bool) -> list[tuple[str, int]]:
+    def _sets(self, moment: Moment, method: str, where: str) -> list[tuple[str, int]]:
         try:
             kept = of_kept_sets(self._recording.declaration, self._recording.name, moment)
         except Exception:  # noqa: BLE001 - such a set is of another class, which the author's code may refuse
             kept = []
-        return kept or ([] if is_set_turned else of_local_sets(self._class, method))
+        return kept or (of_local_sets(self._class, method) if where == ELSEWHERE else [])
 
     def _method(self, moment: Moment, number: int) -> str:
         if moment.method:
@@ -156,6 +164,6 @@ def _worded(trouble: Trouble, names: str) -> tuple[str, str]:
         return f"leaves a state that cannot be restored: {trouble.text}", (
             "let the factory and load() take what they were given, and what state() returned"
         )
-    return f"leaves a state that cannot be kept: {trouble.text}", (
+    return f"leaves a state that cannot be kept, {which}: {trouble.text}", (
         "keep numbers, texts, bytes, dates and containers of these, or tell them by state() and load()"
     )

@@ -144,6 +144,7 @@ class Recording:
             raise Unplayable from _codec.decode(outputs[0].body)
         hosted = self._engine.find(declaration.typeid, self.name)
         self.instance: Any = hosted and hosted.instance
+        self._hosted = hosted
 
     def play(self, series: Iterable[Use | End]) -> None:
         """Make the calls of a series, then have everybody cut off, wait for what is due, and die."""
@@ -157,6 +158,11 @@ class Recording:
             elif item.session in self._numbers:
                 self._end(item)
         self._finish()
+
+    @property
+    def stopped(self) -> str:
+        """Why the object refused further calls, or empty."""
+        return self._hosted.stopped if self._hosted else ""
 
     # -- what happens
 
@@ -258,7 +264,7 @@ class Recording:
         try:
             moment.outcome = outcome(engine, hosted, outputs)
         except Exception as error:  # noqa: BLE001 - the author's state() may raise anything
-            self.troubles.append(Trouble("uncapturable", moment, text=_told(error)))
+            self.troubles.append(Trouble("uncapturable", moment, _unkept(hosted), _told(error)))
             self._is_over = True
             return outputs
         if reads:
@@ -287,7 +293,7 @@ class Recording:
             self.troubles.append(Trouble("unrestorable", moment, text=_told(error)))
             self._is_over = True
             return
-        if hosted is None or again is None:
+        if hosted is None or again is None or hosted.stopped:
             return
         state = outcome(engine, again, []).state
         names = [name for name in _differing(moment.outcome.state, state) if self._is_news(f"state {name}")]
@@ -315,6 +321,7 @@ class Recording:
 def apply(engine: Engine, event: AnyEvent, reads: bool) -> list[Output]:
     """Have an event happen."""
     if reads and isinstance(event, Call):
+        engine._reading._draws = 0  # how many reads there were before is no state, but random bytes show it
         return [engine.read(event)]
     return engine.step(event)
 
@@ -322,6 +329,10 @@ def apply(engine: Engine, event: AnyEvent, reads: bool) -> list[Output]:
 def outcome(engine: Engine, hosted: Hosted | None, outputs: Iterable[Output]) -> Outcome:
     """Return what an engine and an object look like after an event that has brought these outputs."""
     state: dict[str, bytes] = {}
+    replies = [(each.session, each.seq, int(each.kind), _comparable(each.body, hosted)) for each in outputs]
+    if hosted is not None and hosted.stopped:
+        # How far it had come depends on the machine and on the depth of the stack; nobody will see it.
+        return Outcome(replies, {"stopped": hosted.stopped.encode()}, b"")
     if hosted is not None:
         captured = _state.capture(hosted.instance)
         if isinstance(captured, dict) and all(type(name) is str for name in captured):
@@ -329,8 +340,6 @@ def outcome(engine: Engine, hosted: Hosted | None, outputs: Iterable[Output]) ->
             state["order"] = repr(list(captured)).encode() if type(hosted.instance) is dict else b""
         else:
             state = {"": _codec.canonical(captured, outgoing=state_leaf)}
-    drained = hosted is not None and type(hosted.instance) is set
-    replies = [(each.session, each.seq, int(each.kind), _comparable(each.body, drained)) for each in outputs]
     return Outcome(replies, state, hashlib.blake2b(_image.capture(engine), digest_size=16).digest())
 
 
@@ -399,20 +408,31 @@ def readable(data: bytes) -> str:
     return f"{type(value).__name__} {value}" if isinstance(value, BaseException) else short(value)
 
 
-def _comparable(body: bytes, drained: bool) -> bytes:
+def _comparable(body: bytes, hosted: Hosted | None) -> bytes:
     """Return a reply without what may differ: where it was raised, and the order of a set."""
     if not body:
         return body
     value = _codec.decode(body)
     if isinstance(value, RemoteError):
         value = RemoteError(value.call, value.type_name, value.message)
-    elif drained and type(value) is list:
+    elif type(value) is list and hosted is not None and type(hosted.instance) is set:
         value = sorted(value, key=repr)  # the builtin set is drained for clients, who make a set of it again
     return _codec.canonical(value)
 
 
 def _differing(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> list[str]:
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
+
+
+def _unkept(hosted: Hosted | None) -> list[str]:
+    """Return the attributes of which the codec can make nothing."""
+    names = []
+    for name, value in attributes(hosted and hosted.instance).items():
+        try:
+            _codec.canonical(value, outgoing=state_leaf)
+        except Exception:  # noqa: BLE001 - whatever a value raises, it is not one to keep
+            names.append(name)
+    return names
 
 
 def _are_alike(one: object, other: object) -> bool:

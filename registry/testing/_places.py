@@ -30,7 +30,7 @@ def written(place: tuple[str, int]) -> str:
 def of_method(cls: type, name: str) -> tuple[str, int]:
     """Return where a method begins, or its class."""
     code = getattr(inspect.unwrap(getattr(cls, name, None) or cls), "__code__", None)
-    if code is not None:
+    if code is not None and not code.co_filename.startswith("<"):
         return code.co_filename, code.co_firstlineno
     try:
         return inspect.getsourcefile(cls) or "", inspect.getsourcelines(cls)[1]

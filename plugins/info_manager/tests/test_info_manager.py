@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import registry
-from info_manager import DictItem, ManagerClient, ManagerServer
+from info_manager import DICT, LOGIN_LOCK, DictItem, ManagerClient, ManagerServer
+from registry.testing import End, Use, check
 
 KEY = b"secret"
 
@@ -74,6 +75,13 @@ def test_the_class_is_an_ordinary_class() -> None:
     item.set("a", 1)
     item["b"] = 2
     assert (item.get("a"), item.get("b"), item.get("c")) == (1, 2, None)
+
+
+def test_both_types_may_be_logged() -> None:
+    """A server that replays its log has the same dict and the same lock again."""
+    check(DICT, [("set", "a", 1), ("__setitem__", "b", {"c": [2]}), ("get", "a"), ("get", "missing")])
+    waits = Use("acquire", timeout=5.0, session=2)
+    check(LOGIN_LOCK, [("acquire",), ("acquire",), waits, Use("locked", after=9.0), Use("acquire", session=3), End(1)])
 
 
 def test_our_client_sets_and_gets(client: ManagerClient) -> None:
