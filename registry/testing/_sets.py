@@ -68,7 +68,7 @@ def jumble(value: Any) -> Any:
         return value
     if type(value) is frozenset:
         return frozenset(reversed(items))
-    for size, victim in itertools.product((1, 2, 4, 0, 60, 500), items[:4]):
+    for size, victim in itertools.product((1, 2, 4, 0, 10, 30, 100, 400, 1500), items[:4]):
         # Others that have stood in this one's place made it move on, and have left gaps; many have made the table grow.
         others = [_Other(hash(victim) ^ (n + 1 << 24)) for n in range(size)]
         value.clear()
