@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -455,6 +457,23 @@ def test_under_a_profiler_the_rest_is_checked() -> None:
     finally:
         sys.setprofile(None)
     assert report.skipped == ("clocks, random numbers and the like were not watched for: a profiler is running",)
+
+
+def test_what_happens_when_garbage_is_collected_is_nobodys_doing() -> None:
+    """A collection that falls into a step, and what others have hooked to it, is not laid to the method."""
+
+    def timed(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(timed)
+    gc.set_threshold(1)
+    try:
+        assert check(declare(checked_classes.Record), **HERE).missed == ()
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(timed)
 
 
 def test_the_profile_is_put_back() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import datetime
+import gc
 import importlib.util
 import os
 import random
@@ -138,12 +139,16 @@ class Watch:
             name = method if name in ("<lambda>", "") else name
             self.ran.setdefault(number, []).append(name)
             self._running.append(name)
-            before = sys.getprofile()
+            before, collects = sys.getprofile(), gc.isenabled()
+            # What others do when garbage is collected would be taken for the method's doing.
+            gc.disable()
             sys.setprofile(self._saw)
             try:
                 return inner(step, function, *args, **kwargs)
             finally:
                 sys.setprofile(before)
+                if collects:
+                    gc.enable()
                 self._running.pop()
 
         self._top = watched.__code__
