@@ -165,10 +165,10 @@ def test_a_server_that_cannot_run_says_so(home: Path, monkeypatch: pytest.Monkey
     def broken() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(module, "_new_loop", broken)
-    with pytest.raises(OSError, match="Too many open files"):
-        ManagerServer("here", KEY).start()
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_new_loop", broken)
+        with pytest.raises(OSError, match="Too many open files"):
+            ManagerServer("here", KEY).start()
     with ManagerServer("here", KEY):
         pass
 
