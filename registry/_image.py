@@ -105,9 +105,6 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
         waiting.setdefault(waiter.target, []).append(waiter)
     for row in objects:
         _restore_object(engine, row, waiters, waiting.get(row[0], ()))
-    for waiter in waiters.values():
-        if waiter.home is None:
-            Waiters()._admit(waiter)  # its object has let go of the line that it stood in
     engine._vacant = dict.fromkeys(vacant)
     engine._last_session, engine._last_object, engine._last_token, engine._last_order = counters
     return engine
@@ -148,6 +145,8 @@ def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter], 
         time, order = alarm
         engine.deadlines.push(time, order, hosted)
     for waiter in waiting:
+        if waiter.home is None:
+            Waiters()._admit(waiter)  # its object has let go of the line that it stood in
         hosted.waits[waiter.number] = waiter
         engine._waits.add(waiter)
         waiter.away = hosted.passes_over and engine.sessions[waiter.owner.session].away
