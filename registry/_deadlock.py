@@ -161,7 +161,8 @@ class Waits:
         if waits is None or waits.pop(waiter.number, None) is None:
             return
         if waits:
-            self.changed.extend(self._of(waiter.owner))
+            # All waits of an owner can end or none: one is asked about, and the next when that one has ended.
+            self.changed.append(waits[min(waits)])
         else:
             del self._waits[waiter.owner]
 

@@ -776,6 +776,18 @@ def test_a_long_line_costs_no_more_than_a_short_one(asked: list[Waiter], title: 
         assert len(asked) == 1
 
 
+def test_many_waits_of_one_owner_end_in_quadratic_time(asked: list[Waiter]) -> None:
+    """When the waits of one owner end one after the other, each that is left is asked about once for each end."""
+    driver, (a, b) = clients(2, twin=False)
+    a.call("lock:x", "acquire")
+    count = 40
+    waits = [b.send("lock:x", "acquire", timeout=5.0) for _ in range(count)]
+    asked.clear()
+    driver.advance(5.0)
+    assert not any(wait.waits for wait in waits)
+    assert len(asked) <= count * (count - 1) / 2
+
+
 # -- with real processes
 
 CROSSED = """
