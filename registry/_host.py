@@ -712,7 +712,14 @@ class Host:
             kind, answer = Kind.REPLY, _codec.encode(question(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
             kind, answer = Kind.ERROR, _codec.encode_exception(error)
-        self._deliver(client, Output(client.number, frame.sequence, kind, answer, self.engine.index))
+        # Where nothing can be written, who asks what is wrong is answered all the same.
+        index = 0 if body.verb in ("status", "stop") else self.engine.index
+        self._deliver(client, Output(client.number, frame.sequence, kind, answer, index))
+
+    @property
+    def safe(self) -> int:
+        """The last event whose outputs may leave."""
+        return int(min(self._safe, self.engine.index))
 
     def objects(self) -> list[list[object]]:
         """Return a row for each object: typeid, name, maker, when it was made, if it is ephemeral, waits."""

@@ -20,6 +20,7 @@ def status(host: Host) -> dict[str, object]:
         "waiting": sum(len(session.waits) for session in host.engine.sessions.values()),
         "calls": host.calls,
         "events": host.engine.index,
+        "safe": host.safe,
         "types": sorted(host.declarations),
     }
 

@@ -28,7 +28,7 @@ THINGS = str(Path(__file__).with_name("things.py"))
 SERVE = """
 import sys, logging
 from registry import ManagerServer
-server = ManagerServer(sys.argv[1], {key!r}, plugins={plugins!r}, lease={lease!r})
+server = ManagerServer(sys.argv[1], {key!r}, plugins={plugins!r}, lease={lease!r}, log={log!r})
 server.on_ready = lambda: print(server.url, flush=True)
 server.run()
 print("ended", flush=True)
@@ -105,8 +105,10 @@ class Served(Script):
         url: where it listens.
     """
 
-    def __init__(self, address: str, *, plugins: tuple[str, ...] = (), lease: float = 30.0) -> None:
-        super().__init__(SERVE.format(key=KEY, plugins=list(plugins), lease=lease), address)
+    def __init__(
+        self, address: str, *, plugins: tuple[str, ...] = (), lease: float = 30.0, log: str = "memory"
+    ) -> None:
+        super().__init__(SERVE.format(key=KEY, plugins=list(plugins), lease=lease, log=log), address)
         self.url = self.line()
         assert self.url, "the server did not start"
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from engine_driver import WAITING, Driver
 from hosted_classes import DECLARATIONS
 
-from registry import _image
 from registry._deadlines import KEPT_DEAD
 
 

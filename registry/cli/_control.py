@@ -44,6 +44,7 @@ def status(address: str | None, as_json: bool) -> None:
         ("address", found["address"]),
         ("version", f"shared-registry {found['version']}, Python {found['python']}"),
         ("types", ", ".join(found["types"]) or "none"),
+        ("log", _log_of(found)),
         *((name, found[name]) for name in ("sessions", "objects", "waiting", "calls")),
     ]
     if place is not None:
@@ -166,7 +167,7 @@ class _Stopping:
             self._turn.release()
 
     def _ask(self) -> None:
-        if self._yes:
+        if self._yes or self.status["log"] != "memory":
             return
         rows = _what_would_be_lost(self._client)
         if not rows:
@@ -202,6 +203,15 @@ def _what_would_be_lost(client: ManagerClient) -> list[dict[str, Any]]:
         }
         for row in client.objects()
     ]
+
+
+def _log_of(found: dict[str, Any]) -> str:
+    """Tell what survives the server."""
+    if found["log"] == "memory":
+        return "memory: what is shared ends with the server"
+    waiting = found["events"] - found["safe"]
+    text = f"{found['log']}, {_common.plural(found['events'], 'event')}"
+    return f"{text}; {waiting} of them wait to be written" if waiting else text
 
 
 def _place(address: str | None, status: dict[str, Any]) -> Place | None:
