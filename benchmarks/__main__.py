@@ -1,6 +1,6 @@
 """Run the benchmarks and print a table.
 
-    python -m benchmarks [import | round-trips]... [--json] [--rounds N]
+    python -m benchmarks [import | round-trips | logs]... [--json] [--rounds N]
 
 Figures are medians over rounds in which the subjects take turns, so that a machine whose speed drifts does not favour
 one of them. Round trips are measured twice: client and server on one CPU, and split over two.
@@ -12,9 +12,9 @@ import argparse
 import json
 import sys
 
-from benchmarks import import_time, round_trips
+from benchmarks import import_time, logs, round_trips
 
-SUBJECTS = {"import": import_time.measure, "round-trips": round_trips.measure}
+SUBJECTS = {"import": import_time.measure, "round-trips": round_trips.measure, "logs": logs.measure}
 
 
 def main() -> int:

@@ -56,7 +56,9 @@ REMEMBERED_DELETIONS = 16_384
 
 
 class Log(Protocol):
-    """Where events are kept."""
+    """Where events are kept; `syncs` counts how many times the disk was waited for."""
+
+    syncs: int
 
     def append(self, event: Event, outputs: list[Output], verdicts: Verdicts) -> None:
         """Add an event that has been applied, with what came out of it."""
@@ -720,6 +722,11 @@ class Host:
     def safe(self) -> int:
         """The last event whose outputs may leave."""
         return int(min(self._safe, self.engine.index))
+
+    @property
+    def syncs(self) -> int:
+        """How many times the log has waited for the disk."""
+        return self._log.syncs if self._log is not None else 0
 
     def objects(self) -> list[list[object]]:
         """Return a row for each object: typeid, name, maker, when it was made, if it is ephemeral, waits."""

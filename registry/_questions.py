@@ -21,6 +21,7 @@ def status(host: Host) -> dict[str, object]:
         "calls": host.calls,
         "events": host.engine.index,
         "safe": host.safe,
+        "syncs": host.syncs,
         "types": sorted(host.declarations),
     }
 

@@ -118,6 +118,7 @@ def test_a_log_tells_the_state(tmp_path: Path) -> None:
 
 
 def test_a_clean_stop_leaves_nothing_to_replay(tmp_path: Path) -> None:
+    """The snapshot is the state, down to the last byte of its image."""
     image = written(tmp_path, fold=True)
     found = read(tmp_path)
     assert (found.replayed, _image.capture(found.engine)) == (0, image)
@@ -243,6 +244,7 @@ def test_a_damaged_snapshot_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_missing_segment_is_found(tmp_path: Path) -> None:
+    """What comes before or after the gap names it; so does a segment that was cut in the middle of the row."""
     for life in range(3):
         log = Written(tmp_path)
         log.begin()
@@ -278,6 +280,7 @@ def test_other_code_replays_nothing(tmp_path: Path) -> None:
 
 
 def test_one_server_has_a_directory(tmp_path: Path) -> None:
+    """A second one is refused, naming who has it, until the first lets go."""
     log, other = Written(tmp_path), Written(tmp_path)
     log.begin()
     with pytest.raises(OSError, match=f"is in use by pid {os.getpid()}"):
@@ -343,6 +346,7 @@ def test_replies_wait_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("disk", [False, True])
 def test_after_an_error_nothing_is_safe_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: bool) -> None:
+    """The error is told once, and what is added later is not acknowledged."""
     log = Written(tmp_path, disk=disk)
     log.begin()
     log.use(1, 2)
