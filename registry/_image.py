@@ -14,13 +14,13 @@ import msgspec
 from registry import _codec, _state, hosting
 from registry._engine import NOBODY, Engine
 from registry._leaves import Owner
-from registry._objects import Hosted, bind, state_leaf
+from registry._objects import Hosted, arguments_of, state_leaf
 from registry._sessions import Lost, Ranges, Reply, Session
 from registry.declarations import SharedObject
 from registry.errors import UnknownType
 from registry.hosting import Waiter, Waiters
 
-FORMAT = 3
+FORMAT = 4
 
 
 def capture(engine: Engine) -> bytes:
@@ -68,7 +68,17 @@ def capture(engine: Engine) -> bytes:
     counters = [engine._last_session, engine._last_object, engine._last_token, engine._last_order]
     begun = [engine.index, engine.now, engine.epoch, engine.seed]
     known = [list(engine.lives.items()), list(engine.ended.items())]
-    return _codec.canonical([FORMAT, begun, counters, known, sessions, objects, waits, list(engine._vacant)])
+    return _codec.canonical(
+        [FORMAT, begun, counters, known, sessions, _columns(objects), _columns(waits), list(engine._vacant)]
+    )
+
+
+def _columns(rows: list[list[Any]]) -> list[list[Any]]:
+    """Return rows as columns, for the codec is quick with a row of scalars, and many rows are of few columns.
+
+    No rows have no columns.
+    """
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engine:
@@ -97,20 +107,22 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
         engine.sessions[number] = session
         engine._keys[key] = number
     waiters: dict[int, Waiter] = {}
-    for number, owner, caller, seq, target, since, deadline, late in sorted(waits):
+    for number, owner, caller, seq, target, since, deadline, late in sorted(zip(*waits, strict=True)):
         waiters[number] = Waiter(number, Owner(*owner), caller, seq, target, since, deadline, late)
         engine.sessions[owner[0]].waits[seq] = waiters[number]
     waiting: dict[int, list[Waiter]] = {}
     for waiter in waiters.values():
         waiting.setdefault(waiter.target, []).append(waiter)
-    for row in objects:
+    for row in zip(*objects, strict=True):
         _restore_object(engine, row, waiters, waiting.get(row[0], ()))
     engine._vacant = dict.fromkeys(vacant)
     engine._last_session, engine._last_object, engine._last_token, engine._last_order = counters
     return engine
 
 
-def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter], waiting: Iterable[Waiter]) -> None:
+def _restore_object(
+    engine: Engine, row: tuple[Any, ...], waiters: dict[int, Waiter], waiting: Iterable[Waiter]
+) -> None:
     (
         number,
         typeid,
@@ -131,7 +143,7 @@ def _restore_object(engine: Engine, row: list[Any], waiters: dict[int, Waiter], 
         raise UnknownType(typeid, f"the state holds {typeid}:{name}")
     hosted = Hosted(number, declaration, name, arguments, definition, maker=maker, made=made, session=session)
     engine._numbered[number] = hosted
-    args, kwargs, _ = bind(declaration, arguments)
+    args, kwargs = arguments_of(arguments)
     step = hosting.Call(engine, engine.now, 0, 0, NOBODY, number, 0)
 
     def revive() -> None:

@@ -120,6 +120,15 @@ def state_leaf(value: object) -> object:
     return NotImplemented
 
 
+def arguments_of(definition: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of a definition.
+
+    Raises:
+        NotShareable: There is a pickle in them, which nobody has vouched for.
+    """
+    return ([], {}) if definition == NO_ARGUMENTS else _codec.decode_arguments(definition, incoming=_typed)
+
+
 def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
     """Return the arguments of a definition, and their canonical form bound to the factory's signature.
 
@@ -127,7 +136,7 @@ def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], d
         TypeError: They do not fit.
         NotShareable: There is a pickle in them, which nobody has vouched for.
     """
-    args, kwargs = _codec.decode_arguments(arguments, incoming=_typed)
+    args, kwargs = arguments_of(arguments)
     signature = _signature(declaration.factory)
     if signature is None:
         return args, kwargs, _codec.canonical([args, kwargs])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -15,13 +16,13 @@ import attrs
 BUILTIN = (dict, list, set, deque, OrderedDict)
 
 
-def _fields(instance: object) -> list[str] | None:
+@lru_cache(maxsize=1024)
+def _fields(cls: type) -> tuple[str, ...] | None:
     """Return the names of the attributes that make up the state, or None where ``__dict__`` tells."""
-    cls = type(instance)
     if attrs.has(cls):
-        return [field.name for field in attrs.fields(cls)]
+        return tuple(field.name for field in attrs.fields(cls))
     if "__dataclass_fields__" in dir(cls):
-        return [field.name for field in sys.modules["dataclasses"].fields(instance)]
+        return tuple(field.name for field in sys.modules["dataclasses"].fields(cls))
     return None
 
 
@@ -31,7 +32,8 @@ def capture(instance: Any) -> object:
         return instance
     if hasattr(instance, "state") and hasattr(instance, "load"):
         return instance.state()
-    names = _fields(instance)
+    kind: Any = type(instance)
+    names = _fields(kind)
     if names is None:
         return dict(vars(instance))
     return {name: getattr(instance, name) for name in names}
@@ -39,7 +41,7 @@ def capture(instance: Any) -> object:
 
 def rebuild(instance: Any, state: Any) -> None:
     """Give `instance`, made anew by its factory, the captured state."""
-    kind = type(instance)
+    kind: Any = type(instance)
     if kind in BUILTIN:
         instance.clear()
         if issubclass(kind, (dict, set)):
@@ -48,9 +50,11 @@ def rebuild(instance: Any, state: Any) -> None:
             instance.extend(state)
     elif hasattr(instance, "state") and hasattr(instance, "load"):
         instance.load(state)
-    elif _fields(instance) is None:
-        vars(instance).clear()
-        vars(instance).update(state)
+    elif _fields(kind) is None:
+        attributes = vars(instance)
+        if list(attributes) != list(state):  # else the instances of a class go on sharing its table of names
+            attributes.clear()
+        attributes.update(state)
     else:
         for name, value in state.items():
             object.__setattr__(instance, name, value)

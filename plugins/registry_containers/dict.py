@@ -279,6 +279,17 @@ class Dict:
         """Return who has the turn of a key, and of which; a turn has no grant."""
         return [Holder(turn[1], turn[3], turn[4], 0, {"key": repr(key)}) for key, turn in self._turns.items()]
 
+    def state(self) -> list[object]:
+        """Return the state, the entries as three rows: of their keys, values and versions, which is much faster."""
+        entries = self._entries.values()
+        rows = list(self._entries), [value for value, _ in entries], [version for _, version in entries]
+        return [self._count, *rows, self._turns, self._lines]
+
+    def load(self, state: list[Any]) -> None:
+        """Take what `state` returned."""
+        self._count, keys, values, versions, self._turns, self._lines = state
+        self._entries = dict(zip(keys, zip(values, versions, strict=True), strict=True))
+
     def statistics(self) -> dict[str, object]:
         """Return the number of entries, and of keys that are being edited."""
         return {"entries": len(self._entries), "editing": len(self._turns)}

@@ -55,6 +55,7 @@ from __future__ import annotations
 import queue
 from collections import deque
 from math import inf
+from typing import Any
 
 from registry.errors import LockLost
 from registry.hosting import Caller, Carried, Holder, Owner, Waiter, Waiters, call, carry
@@ -236,6 +237,14 @@ class Queue:
     def holders(self) -> list[Holder]:
         """Return who has claimed an item."""
         return [Holder(session, caller, since, number) for number, (session, caller, since, _) in self._claims.items()]
+
+    def state(self) -> dict[str, object]:
+        """Return the state, with the items as a list, which is much faster than a deque of them."""
+        return {**vars(self), "_items": list(self._items)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take what `state` returned."""
+        vars(self).update(state, _items=deque(state["_items"]))
 
     def statistics(self) -> dict[str, object]:
         """Return how many items there are, and how many wait to get and to put."""

@@ -37,10 +37,13 @@ code  value                   payload
 40    out-of-band buffer      reserved
 41    state of the engine     a value that only ``incoming`` can read
 42    `Caller`                [host, pid, command, thread, label]
+43    list, all of it 35      array of the encodings, as bytes
 ====  ======================  =====================================================
 
 A zone is nil, the key of a ``ZoneInfo``, or [days, seconds, microseconds, name or nil] of a ``timezone``; the
 name is bytes in the form of code 13.
+
+A list of which every item is a typed `Carried`, and there is one, is always of code 43, never an array of code 35.
 
 Types are exact. A tuple does not come back as a list nor True as 1, so a subclass, which would lose its
 class, is refused at the sender; only snapshots are taken for the plain values they are copies of. Nothing

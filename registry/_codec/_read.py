@@ -89,6 +89,7 @@ class _Pending:
 
 
 _UNFINISHED = frozenset({list, dict, _Pending})
+_BYTES = frozenset({bytes})
 
 _STATE = 41
 # A deque and an exception have their items in a second array, which is not a level of its own.
@@ -358,6 +359,15 @@ def _make_fraction(reader: Reader, parts: list[Any]) -> object:
     return fractions.Fraction(*parts)
 
 
+def _make_carried(reader: Reader, encodings: list[Any]) -> object:
+    if reader.inside:
+        _refuse_inside()
+    if not encodings or not _BYTES.issuperset(map(type, encodings)):
+        raise CodecError("carried values are a row of bytes")
+    leaves = list(map(Carried, encodings))
+    return leaves if reader.incoming is None else list(map(reader.offer, leaves))
+
+
 def _make_state(reader: Reader, parts: list[Any]) -> object:
     if reader.incoming is None:
         raise CodecError("state of an engine is for that engine alone")
@@ -384,5 +394,6 @@ _CONTAINERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     19: _make_fraction,
     20: lambda reader, items: OrderedDict(_pairs(items)),
     39: _make_exception,
+    43: _make_carried,
     _STATE: _make_state,
 }

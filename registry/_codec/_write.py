@@ -28,6 +28,8 @@ _encode = msgspec.msgpack.encode
 # Of the scalars, those that msgpack always has room for.
 _SAFE = SCALARS - {int, str}
 
+_CARRIED = frozenset({Carried})
+
 
 class Refused(Exception):
     """Carries a refusal up to where its place in the value is known; never leaves the codec."""
@@ -276,11 +278,15 @@ def _write_scalar(writer: Writer, value: int | str, depth: int) -> object:
 
 
 def _write_list(writer: Writer, value: list[Any], depth: int) -> object:
+    if value and _CARRIED.issuperset(map(type, value)) and depth < LIMIT and not writer.lossless:
+        data = [item.data for item in value if not item.domain and type(item.data) is bytes]
+        if len(data) == len(value):
+            return Ext(43, _encode(data))
     return writer.items(value, depth + 1)
 
 
 def _write_view(writer: Writer, value: Collection[Any], depth: int) -> object:
-    return writer.items(list(value), depth + 1)
+    return _write_list(writer, list(value), depth)
 
 
 def _write_dict(writer: Writer, value: dict[Any, Any], depth: int) -> object:
