@@ -9,6 +9,8 @@ from linearizability.clients import KINDS, Recording, record
 from linearizability.mutants import Mutant
 from sizes import LONG, size
 
+pytestmark = pytest.mark.once
+
 SEEDS = size(200, 10_000)
 
 

@@ -166,6 +166,7 @@ def test_a_threaded_call_is_not_made_twice(home: Path, caplog: pytest.LogCapture
             assert client.counter("c").incr() == 2
 
 
+@pytest.mark.once
 @pytest.mark.timeout(600)
 def test_kills() -> None:
     """Every acknowledged effect is there once, no lock has two holders, no client sees an error."""

@@ -233,6 +233,7 @@ def test_a_seed_is_a_history() -> None:
     assert record(7) != record(8)
 
 
+@pytest.mark.once
 def test_every_history_of_the_engine_is_linearizable() -> None:
     """Cut, cancelled, resent and killed as they are, the calls of a simulated crowd could have come one at a time."""
     begun = 0
@@ -246,6 +247,7 @@ def test_every_history_of_the_engine_is_linearizable() -> None:
     assert begun > 20 * len(KINDS)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.title)
 def test_what_is_broken_is_found_out(mutant: Mutant) -> None:
     """Each way to be broken shows in the history of one of a few seeds."""

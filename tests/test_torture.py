@@ -18,6 +18,7 @@ from torture.recorded import judge, write
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="deaths are exact where there are pidfds"),
     pytest.mark.timeout(size(300, 7200)),
+    pytest.mark.once,
 ]
 
 
