@@ -194,12 +194,13 @@ def neighbour():
 
 thread = threading.Thread(target=neighbour)
 thread.start()
-for number in range(400):
-    jobs.put(number)
-seen, sure, unsure = [], 0, 0
+put, seen, sure, unsure = 0, [], 0, 0
 while interrupts < 240 and not problems:
     step = interrupts % 3
     entered = False
+    if step == 1:
+        jobs.put(put)  # as many as it takes: on a quick machine few calls last until they are interrupted
+        put += 1
     try:
         arm()
         if step == 0:
@@ -225,8 +226,8 @@ while interrupts < 240 and not problems:
 stop.set()
 thread.join()
 rest = [jobs.get_nowait() for _ in range(jobs.qsize())]
-if sorted(seen + rest) != list(range(400)):
-    lost = set(range(400)) - set(seen + rest)
+if sorted(seen + rest) != list(range(put)):
+    lost = set(range(put)) - set(seen + rest)
     problems.append(f"items lost: {lost}, twice: {len(seen) + len(rest) - len(set(seen + rest))}")
 if not sure <= count.get() <= sure + unsure:
     problems.append(f"counted {count.get()}, not {sure} to {sure + unsure}")
