@@ -29,15 +29,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry import __version__, _addresses, _peers, _plugins, _starter
+from registry import __version__, _addresses, _peers, _plugins
 from registry._addresses import Place
 from registry._attachments import Attachment, Client, Identity
 from registry._connection import Connection
+from registry._durability import Durability
 from registry._host import Host
-from registry._log import Folded, Folding, Recovered, Store
+from registry._log import Recovered
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
-from registry.errors import AccessDenied, PluginError, RegistryError
+from registry.errors import AccessDenied
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -52,7 +53,6 @@ STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, h
 TICK = 0.5  # seconds between two looks at the leases, or a tenth of a lease
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
-SETTLE = 5.0  # seconds that a stop waits for the log to be written
 
 
 class ManagerServer:
@@ -115,8 +115,7 @@ class ManagerServer:
         self.on_ready: Callable[[], None] | None = None
         self.log: Literal["memory", "process", "disk"] = log
         self._state = Path(state) if state is not None else None
-        self._store: Store | None = None
-        self._failure: BaseException | None = None
+        self._durability: Durability | None = None
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
@@ -131,7 +130,6 @@ class ManagerServer:
         self._timer_at = 0.0
         self._ticking = False
         self._ticked = 0.0
-        self._committing = False
         self._recalled: dict[bytes, int] = {}
         self._freshness = (0.0, "")
         self._idle_since: float | None = None
@@ -166,8 +164,8 @@ class ManagerServer:
             self.authkey = self._find_key(place)
             recovered = self._recover(place)
             epoch, life = self._begin(place, since)
-            if self._store is not None:
-                self._store.begin(epoch, life)
+            if self._durability is not None:
+                self._durability.begin(epoch, life)
             if self._listener is None:
                 self._listener = _listen_unix(Path(self._address.path or ""))
             if self._lock is not None:
@@ -200,7 +198,7 @@ class ManagerServer:
             freshness=self._stale,
             warn=log.warning,
             engine=recovered.engine if recovered is not None else None,
-            log=self._store.log if self._store is not None else None,
+            log=self._durability.log if self._durability is not None else None,
         )
         threads.host = self.host
         self._threads = threads
@@ -212,6 +210,7 @@ class ManagerServer:
     def run(self) -> None:
         """Serve until `stop`, SIGINT or SIGTERM. Blocks."""
         self.open()
+        durability = self._durability
         try:
             self._loop = loop = _new_loop()
             try:
@@ -219,14 +218,14 @@ class ManagerServer:
             finally:
                 self._loop = None
                 loop.close()
-            if self._store is not None:
-                self._fold(self._store)
+            if durability is not None:
+                durability.finish()
         finally:
             self._threads.stop()
             self._release()
             self._stopped.set()
-        if self._failure is not None:
-            raise self._failure
+        if durability is not None and durability.failure is not None:
+            raise durability.failure
 
     def start(self) -> Self:
         """Serve on a thread of this process, and return once clients can connect."""
@@ -326,7 +325,7 @@ class ManagerServer:
         try:
             return _addresses.EpochFile(self._epoch_path(place)).begin(since)
         except PermissionError as error:
-            if self._store is not None:
+            if self._durability is not None:
                 raise
             log.warning("no epoch can be kept (%s); grants carry no fencing tokens", error)
             return 0, os.urandom(16)
@@ -343,22 +342,18 @@ class ManagerServer:
         """Read the log, if there is one, and return what it tells."""
         if self.log == "memory":
             return None
-        epoch = _addresses.EpochFile(self._epoch_path(place))
-        self._store = Store(
+        self._durability = Durability(
             self._state or place.state,
-            epoch,
+            _addresses.EpochFile(self._epoch_path(place)),
             self.plugins,
             disk=self.log == "disk",
+            label=self._address.label,
             post=self._post,
-            on_safe=self._made_safe,
-            on_failure=self._log_failed,
-            say=log.info,
+            soon=self._soon,
+            flush=self.flush,
+            failed=self._cannot_go_on,
         )
-        self._store.lock()
-        ephemeral = [typeid for typeid, each in self.plugins.declarations.items() if each.threaded]
-        if ephemeral:
-            log.warning("threaded objects are not in the log, and end with the server: %s", ", ".join(ephemeral))
-        found = self._store.recover()
+        found = self._durability.recover()
         # A clock that was set back must not make the time of the objects stand still.
         self._offset = max(self._offset, found.engine.now - time.monotonic())
         return found
@@ -377,91 +372,18 @@ class ManagerServer:
                 self._recalled[client.key] = pidfd
         self.stock.recall()
 
-    def _commit(self) -> None:
-        """Have the events of this turn written, and what comes out of them sent once they are safe."""
-        self._committing = False
-        store = self._store
-        if store is None or store.log.failure is not None:
-            return
-        store.log.commit()
-        if store.is_full and self._loop is not None:
-            store.roll(self._fold_segments)
-
-    def _made_safe(self, index: int) -> None:
-        self.host.release(index)
-        self.flush()
-
-    def _log_failed(self, error: BaseException) -> None:
+    def _cannot_go_on(self) -> None:
         """Answer nobody any more: what was not acknowledged may be lost, and clients are to find that out."""
-        text = f"the log in {self._store.directory.path if self._store else ''} cannot be written: {error}"
-        log.critical(
-            "%s; nothing since event %d is acknowledged. Stopping", text, self._store.log.safe if self._store else 0
-        )
-        self._failure = RegistryError(f"{text}; start the server again once that is mended: it goes on from the log")
         for connection in list(self._connections):
             connection.abort()
         self._begin_stop()
 
-    def _fold_segments(self, upto: int) -> None:
-        """Have a process make a snapshot of what is in the segments up to an event."""
-        store = self._store
-        if store is None or self._loop is None:
-            return
-        try:
-            start = Folding.Start(
-                _starter.interpreter(self._address.label),
-                _starter.environment(_starter.search_path(whole=True)),
-                self.plugins.spec,
-            )
-        except PluginError as error:
-            log.warning("no snapshots are made while the server runs: %s", error)
-            return
-        store.fold(upto, start, self._folded)
-
-    def _folded(self, folded: Folded) -> None:
-        if folded.index:
-            log.info("folded the log up to event %d in %.1f s", folded.index, folded.seconds)
-        elif folded.diverged:
-            log.error("%s. A snapshot of what is served is made instead", folded.diverged)
-            store = self._store
-            if store is not None:
-                self._commit()
-                store.log.when_synced(lambda: self._take_picture(store))
-        elif folded.error:
-            log.warning("the log could not be folded: %s", folded.error)
-
-    async def _settle(self, store: Store) -> None:
-        """Wait until what was answered is safe and has left, unless there is no space for it."""
-        self._commit()
-        if store.log.failure is None:
-            settled = asyncio.Event()
-            store.log.when_synced(settled.set)
-            try:
-                await asyncio.wait_for(settled.wait(), SETTLE)
-            except asyncio.TimeoutError:
-                log.warning("stopping although not all of the log could be written; what is not in it was not answered")
-
-    def _fold(self, store: Store) -> None:
-        """At a clean stop: leave a snapshot, and nothing to replay."""
-        store.log.commit()
-        store.stop()
-        if store.log.failure is None:
-            self._take_picture(store)
-        elif self._failure is None:
-            self._failure = RegistryError(f"the log could not be finished: {store.log.failure}")
-
-    def _take_picture(self, store: Store) -> None:
-        try:
-            store.take_picture(self.host.engine)
-        except OSError as error:
-            log.warning("no snapshot could be written (%s); the next start replays the log", error)
-
     def _release(self) -> None:
         """Let go of the address."""
         _servers.discard(self)
-        store, self._store = self._store, None
-        if store is not None:
-            store.release()
+        durability, self._durability = self._durability, None
+        if durability is not None:
+            durability.release()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -487,24 +409,24 @@ class ManagerServer:
         for key, pidfd in self._recalled.items():
             self.watch(self.host.clients[key], pidfd)
         self._recalled = {}
-        self._commit()
+        durability = self._durability
+        if durability is not None:
+            durability.serve(self.host)
         acceptor = await make(lambda: Connection(self), sock=self._accepting)
         log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
         if self.on_ready is not None:
             self.on_ready()
-        if self._store is not None and self.host.recovered > self._store.snapshot:
-            self._fold_segments(self.host.recovered)
         if self.idle_limit is not None:
             loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
         try:
             await self._stop.wait()
         finally:
             acceptor.close()
-            if self._store is None:
+            if durability is None:
                 self.host.drain("the server was stopped")  # else they come back, and wait on
             self.flush()
-            if self._store is not None:
-                await self._settle(self._store)
+            if durability is not None:
+                await durability.settle()
             for connection in list(self._connections):
                 connection.end()
             # Let the last bytes leave: the transports close once their buffers are empty.
@@ -571,15 +493,18 @@ class ManagerServer:
             except RuntimeError:
                 pass  # the loop has closed; nobody waits for this any more
 
+    def _soon(self, function: Callable[[], None]) -> None:
+        """Run something once what has come by now has been taken."""
+        if self._loop is not None:
+            self._loop.call_soon(function)
+
     def flush(self) -> None:
         """End a turn: send what each connection has to send, and set the timer for what is due next.
 
-        With a log the turn's events are written first; all that have come by then go together.
+        With a log the turn's events are written first.
         """
-        store = self._store
-        if store is not None and store.log.pending and not self._committing and self._loop is not None:
-            self._committing = True
-            self._loop.call_soon(self._commit)
+        if self._durability is not None:
+            self._durability.end_turn()
         dirty = self.host.dirty
         for attachment in dirty:
             outbox = attachment.outbox
@@ -718,9 +643,9 @@ class ManagerServer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-        if self._store is not None:
-            self._store.close_inherited()
-            self._store = None
+        if self._durability is not None:
+            self._durability.close_inherited()
+            self._durability = None
         self._loop = None
         self._thread = None
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_replayed_is_halted(home: Path, caplog: pytest.LogCapture
 
 def end_badly(server: ManagerServer) -> None:
     """End a server of this process without a snapshot, as where its disk fails."""
-    log = server._store.log if server._store is not None else None
+    log = server._durability.log if server._durability is not None else None
     assert log is not None and server._thread is not None
     server._post(lambda: log._fail(OSError(5, "as if the disk had failed")))
     server._thread.join()

@@ -78,7 +78,7 @@ class Written:
         self.store.stop()
         self.turn()
         if fold:
-            self.store.take_picture(self.engine)
+            self.store.take_picture(self.engine)()
         self.store.release()
 
 

@@ -152,11 +152,12 @@ class Store:
         self.folding = Folding(self.directory, self._epoch, self.code, upto, start, ended)
         self.folding.begin()
 
-    def take_picture(self, engine: Engine) -> None:
-        """Write a snapshot of the state as it is. Blocks; all that it tells of is committed and on the disk."""
+    def take_picture(self, engine: Engine) -> Callable[[], None]:
+        """Return what writes a snapshot of the state as it is now, in which all that was added is committed.
+
+        To be called once that is on the disk. Both block for as long as the state is large.
+        """
         index, chain = engine.index, self.log.chain
-        if index == self.snapshot:
-            return
         picture = Picture(
             format=_format.FORMAT,
             index=index,
@@ -166,10 +167,16 @@ class Store:
             epoch=self._number,
             made=time.time(),
         )
-        self.directory.put(self.directory.snapshot(index), _format.pack_snapshot(picture, _image.capture(engine)))
-        self._epoch.record(index, chain)
-        self.directory.trim()
-        self.snapshot = index
+        content = _format.pack_snapshot(picture, _image.capture(engine)) if index > self.snapshot else ()
+
+        def write() -> None:
+            if index > self.snapshot:
+                self.directory.put(self.directory.snapshot(index), content)
+                self._epoch.record(index, chain)
+                self.directory.trim()
+                self.snapshot = index
+
+        return write
 
     # -- the end
 
