@@ -66,6 +66,7 @@ class Durability:
         self._failed = failed
         self._host: Host
         self._committing = False
+        self._closed = 0  # the last event of the segments that are to be folded
         self._store = Store(
             path,
             epoch,
@@ -135,7 +136,8 @@ class Durability:
         self._failed()
 
     def _fold(self, upto: int) -> None:
-        """Have a process make a snapshot of what is in the segments up to an event."""
+        """Have a process make a snapshot of what is in the segments up to an event, once the one before is done."""
+        self._closed = upto
         try:
             start = Folding.Start(
                 _starter.interpreter(self._label),
@@ -150,6 +152,8 @@ class Durability:
     def _folded(self, folded: Folded) -> None:
         if folded.index:
             log.info("folded the log up to event %d in %.1f s", folded.index, folded.seconds)
+            if self._closed > folded.index:
+                self._fold(self._closed)  # what was closed meanwhile
         elif folded.diverged:
             log.error("%s. A snapshot of what is served is made instead", folded.diverged)
             self._commit()
