@@ -23,7 +23,7 @@ from registry._addresses import Place, ServerLock, find_authkey
 from registry._transport import Dialed
 from registry.errors import PluginError, ServerNotFound
 
-__all__ = ["Busy", "Report", "detach", "launch", "search_path", "start_server", "tidy", "turn", "unit"]
+__all__ = ["Busy", "Report", "detach", "launch", "revive", "search_path", "start_server", "tidy", "turn", "unit"]
 
 LOOK = 0.2  # seconds between two looks at a server that has the lock and does not listen
 ENDING = 5.0  # seconds that a process which was to start a server may take to end
@@ -65,10 +65,66 @@ def start_server(
             "none runs, and one that is started on demand has the key of its directory, not the given one; "
             f'leave out authkey=, or start it with "registry serve {name} --authkey-file F"',
         )
+    path = search_path(whole=bool(options))
+    dialed, pid = _in_turn(place, deadline, dial, lambda: launch(place, options, deadline, path=path))
+    service = unit() if pid else ""
+    if service:
+        _say(f'it runs inside {service} and ends with it; a unit of its own would run "registry serve {name}"')
+    return dialed
+
+
+def revive(name: str, deadline: float, dial: Callable[[], Dialed]) -> Dialed | None:
+    """Start a server again that was killed, as it had been started, and connect to it.
+
+    That is for servers which were started on demand and keep a log: they go on from it, and nobody else would start
+    them. One that has ended by itself was told to, or cannot go on.
+
+    Args:
+        name, deadline, dial: As for `start_server`.
+
+    Returns:
+        None where the server is not one of these.
+
+    Raises:
+        ServerNotFound: It could not be started.
+    """
+    place = Place(name)
+
+    def begin() -> int:
+        info = ServerLock(place.lock).read_info() or {}
+        if not info.get("revived") or "ended" in info:
+            raise _NotOurs
+        options, path = (_texts(info.get(field)) for field in ("options", "path"))
+        return launch(place, options, deadline, python=str(info.get("python", "")), path=path)
+
+    try:
+        return _in_turn(place, deadline, dial, begin)[0]
+    except (_NotOurs, FileNotFoundError):
+        return None
+
+
+class _NotOurs(Exception):
+    """Raised where somebody else is to start the server again."""
+
+
+def _texts(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
+def _in_turn(place: Place, deadline: float, dial: Callable[[], Dialed], begin: Callable[[], int]) -> tuple[Dialed, int]:
+    """Take the turn, start a server unless somebody was quicker, and connect.
+
+    Args:
+        begin: Starts one, and returns its pid.
+
+    Returns:
+        The connection, and the pid of the server if it was started here, else 0.
+    """
+    name = place.address.label
     lock = turn(place)
     while not lock.wait(min(LOOK, max(0.0, deadline - monotonic()))):
         try:
-            return dial()
+            return dial(), 0
         except _ABSENT as error:
             if monotonic() >= deadline:
                 raise ServerNotFound(
@@ -78,20 +134,17 @@ def start_server(
         while True:
             dialed = _look(place, name, deadline, dial)
             if dialed is not None:
-                return dialed
+                return dialed, 0
             try:
-                pid = launch(place, options, deadline, path=search_path(whole=bool(options)))
+                pid = begin()
                 break
             except Busy:
                 pass  # one was started by hand in this moment
     finally:
         lock.release()
     _say(f"started server {name!r} (pid {pid}), log {tidy(place.log)}")
-    service = unit()
-    if service:
-        _say(f'it runs inside {service} and ends with it; a unit of its own would run "registry serve {name}"')
     try:
-        return dial()
+        return dial(), pid
     except _ABSENT as error:
         raise ServerNotFound(name, f"it was started (pid {pid}) and has ended; log {tidy(place.log)}") from error
 

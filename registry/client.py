@@ -428,7 +428,8 @@ def _dial(
 ) -> Dialed:
     """Connect to a socket address, starting the server of a name where that is asked for and nobody answers."""
     _promise_goodbye()
-    starts = start and not resume and address.name is not None
+    named = start and address.name is not None
+    starts = named and not resume
     try:
         key = _addresses.find_authkey(authkey, address, create=starts)
     except AccessDenied:
@@ -439,11 +440,20 @@ def _dial(
         return dial(address, key, deadline)
     except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
         # A reset is a server that was just going down.
-        if not starts:
-            raise ServerNotFound(str(address.name or address), _absence(address, error)) from error
-    from registry._starter import start_server
+        absence = ServerNotFound(str(address.name or address), _absence(address, error))
+        if not named:
+            raise absence from error
+    from registry import _starter
 
-    return start_server(address.name or "", plugins, deadline, lambda: dial(address, key, deadline), authkey)
+    def again() -> Dialed:
+        return dial(address, key, deadline)
+
+    if starts:
+        return _starter.start_server(address.name or "", plugins, deadline, again, authkey)
+    dialed = _starter.revive(address.name or "", deadline, again)
+    if dialed is None:
+        raise absence
+    return dialed
 
 
 def _absence(address: Address, error: OSError | None) -> str:

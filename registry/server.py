@@ -169,8 +169,7 @@ class ManagerServer:
             if self._listener is None:
                 self._listener = _listen_unix(Path(self._address.path or ""))
             if self._lock is not None:
-                info = {"pid": os.getpid(), "since": since, "address": self.url}
-                self._lock.write_info({**info, **self.notes})
+                self._lock.write_info(self._info(since))
         except BaseException:
             self._release()
             raise
@@ -221,6 +220,9 @@ class ManagerServer:
             if durability is not None:
                 durability.finish()
         finally:
+            if self._lock is not None:
+                # Not killed: who waits for this server does not start it again.
+                self._lock.write_info({**self._info(self.host.identity.since), "ended": time.time()})
             self._threads.stop()
             self._release()
             self._stopped.set()
@@ -314,6 +316,10 @@ class ManagerServer:
                 f"{self._address.label} is served already by pid {info.get('pid', '?')}; stop it, or take another name",
             )
         self._lock = lock
+
+    def _info(self, since: float) -> dict[str, Any]:
+        """Return what the lock file tells of this server."""
+        return {"pid": os.getpid(), "since": since, "address": self.url, **self.notes}
 
     def _find_key(self, place: Place) -> bytes:
         if self._given_key is not None or os.environ.get("REGISTRY_AUTHKEY_FILE"):

@@ -385,3 +385,77 @@ def test_paths_are_told_as_people_write_them(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HOME", "/home/me")
     assert _starter.tidy("/home/me/x") == "~/x"
     assert _starter.tidy("/home/meadow/x") == "/home/meadow/x"
+
+
+# -- servers that keep a log
+
+
+@pytest.fixture
+def logged(home: Path) -> Path:
+    """Have the server `x` keep a log."""
+    place = Place("x")
+    place.ensure()
+    (place.directory / "registry.toml").write_text('log = "process"\n')
+    return home / "x"
+
+
+def kill(directory: Path) -> int:
+    pid = server_processes.pid_of(directory)
+    assert pid is not None
+    server_processes.end(pid, 9)
+    return pid
+
+
+def test_who_waits_for_a_killed_server_with_a_log_starts_it_again(logged: Path) -> None:
+    """As it had been started, so that it goes on from its log; nobody is told anything but that line."""
+    with registry.connect("x") as client:
+        assert client.counter("c").incr() == 1
+        grant = client.lock("l").acquire()
+        first = kill(logged)
+        assert client.counter("c").incr() == 2
+        assert server_processes.pid_of(logged) not in (None, first)
+        assert client.lock("l").locked()
+        grant.release()
+        assert client.statistics()["log"] == "process"
+
+
+@pytest.mark.parametrize("log", ["memory", "process"])
+def test_who_waits_starts_nothing_that_was_stopped_or_has_no_log(logged: Path, log: str) -> None:
+    """One that was told to stop stays so; and what was in memory is gone, which an empty server would hide."""
+    (logged / "registry.toml").write_text(f'log = "{log}"\n')
+    registry.connect("x").close()
+    with registry.connect("x", timeout=3.0) as client:
+        client.counter("c").incr()
+        pid = server_processes.pid_of(logged)
+        assert pid is not None
+        server_processes.end(pid, 9 if log == "memory" else 15)
+        with pytest.raises(registry.errors.RegistryError, match="no server of that name runs|nobody listens"):
+            client.counter("c").get()
+        assert server_processes.pid_of(logged) is None
+
+
+def test_many_who_wait_start_one_server(logged: Path) -> None:
+    """All of them go on with the same one."""
+    script = (
+        "import registry, sys; c = registry.connect('x'); c.counter('c').incr(); print('ready', flush=True)\n"
+        "sys.stdin.readline(); c.counter('c').incr(); print(c.statistics()['pid'], flush=True)"
+    )
+    registry.connect("x").close()
+    crowd = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    for process in crowd:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    kill(logged)
+    said = [process.communicate("\n", timeout=60) for process in crowd]
+    assert [out.strip() for out, _ in said] == [str(server_processes.pid_of(logged))] * len(crowd)
+    assert sum("started server" in err for _, err in said) == 1
+    with registry.connect("x") as client:
+        assert client.counter("c").get() == 16

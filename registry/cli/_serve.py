@@ -133,6 +133,7 @@ def _serve(
         "options": [*_command_line(settings), "--idle-exit", repr(idle)],
         "python": sys.executable,
         "path": _starter.search_path(whole=True),
+        "revived": on_demand and settings["log"] != "memory",
     }
 
     def ready() -> None:
