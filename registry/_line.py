@@ -19,6 +19,7 @@ from registry._transport import DeadlinePassed, Transport, clock, is_gone, left
 from registry._wire import Frame, Kind
 
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
+REPLY = int(Kind.REPLY)
 
 
 class Line:
@@ -71,7 +72,7 @@ class Line:
         seq = slot.seq
         if self._mark() != seq - 1:
             (self._above if above is None else above).append(seq)
-        if not slot.readonly and frame.kind == Kind.REPLY and seq > self._acknowledged:
+        if not slot.readonly and frame.kind == REPLY and seq > self._acknowledged:
             self._acknowledged = seq
 
     # -- writing
@@ -81,11 +82,10 @@ class Line:
         transport = self._transport
         if transport is None:
             return False
-        frame = _wire.pack(
-            kind, body, generation=self._generation, sequence=seq, received=min(self._mark(), seq - 1) if seq else 0
-        )
+        unanswered = next(iter(self._pending), seq)  # as `_mark`
+        received = (unanswered if unanswered < seq else seq) - 1 if seq else 0
         try:
-            transport.send(frame)
+            transport.send(_wire.pack(kind, body, self._generation, seq, received))
         except BaseException as error:
             # Whoever reads next makes a new connection, and everything is sent again. Before anybody else may write:
             # after half a frame the next would be read as its rest.
@@ -113,7 +113,11 @@ class Line:
                 if reading.acquire(False):
                     slot.parked = False
                     while slot.reply is None and slot.failure is None:
-                        self._pump(deadline)
+                        transport = self._transport
+                        if transport is None:
+                            self._connect(deadline)
+                        else:
+                            self._read(transport, deadline)
                     return
             finally:
                 if not slot.parked or reading._is_owned():
@@ -150,20 +154,16 @@ class Line:
             except RuntimeError:
                 pass  # it was woken already
 
-    def _pump(self, deadline: float | None) -> None:
-        """As the leader: read once, and hand out what came."""
-        transport = self._transport
-        if transport is None:
-            self._connect(deadline)
-        else:
-            self._read(transport, deadline)
-
     def _read(self, transport: Transport, deadline: float | None) -> None:
         """As the leader: read once from the connection, and hand out what came."""
         try:
             data = transport.receive(deadline)
-            if data:
-                self._take(data)
+            frame = self._reader.whole(data)  # as most reads bring it
+            if frame is not None:
+                self._hand_out(frame)
+            elif data:
+                for frame in self._reader:
+                    self._hand_out(frame)
             else:
                 self._break(transport)
         except DeadlinePassed:
@@ -173,15 +173,6 @@ class Line:
             self._break(transport)
             if not (is_gone(error) or isinstance(error, _wire.ProtocolError)):
                 raise
-
-    def _take(self, data: bytes) -> None:
-        """Hand out the frames in what was read."""
-        frame = self._reader.whole(data)
-        if frame is not None:
-            self._hand_out(frame)
-            return
-        for frame in self._reader:
-            self._hand_out(frame)
 
     def _hand_out(self, frame: Frame) -> None:
         slot = self._pending.get(frame.sequence)

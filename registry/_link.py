@@ -51,7 +51,9 @@ from registry.errors import (
 )
 
 SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outcome
-CALL = int(Kind.CALL)
+CALL, CONTROL = int(Kind.CALL), int(Kind.CONTROL)
+REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
+_NOTHING = msgspec.Raw(b"\x00")
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -95,6 +97,7 @@ class Link(Line):
         self._later: list[tuple[Pending, bytes]] = []
         self._definitions: dict[tuple[str, str, bytes], int] = {}
         self._rows: dict[int, tuple[str, str, bytes]] = {}
+        self._heads: dict[tuple[int, str], bytes] = {}  # of calls without fields, by handle and method
         self._tell: Exception | None = None
         # Of a loss that calls under way are to be told of, until one of them is.
         self._untold: Exception | None = None
@@ -244,7 +247,7 @@ class Link(Line):
     ) -> Any:
         """Return what a reply says, or raise it; `about` and `method` are what an error inside the object names."""
         value = _codec.decode(frame.body, incoming=incoming)
-        if frame.kind == Kind.ERROR:
+        if frame.kind == ERROR:
             if isinstance(value, RegistryError):
                 if isinstance(value, StateLost):
                     self._told = True
@@ -344,7 +347,8 @@ class Link(Line):
             raise Closed(f"the client of {self.address}", "connect again")
 
     def _check_usable(self) -> None:
-        self._check_open()
+        if self.closed:
+            self._check_open()
         if self._threads is not threading.local:
             self._patched()
         if self._sending._is_owned():
@@ -401,7 +405,7 @@ class Link(Line):
             frame = slot.reply
             if frame is None:
                 raise slot.failure or RegistryError("a call ended without a reply")
-            if slot.waiting and frame.kind == Kind.REPLY:
+            if slot.waiting and frame.kind == REPLY:
                 local.taking = slot
                 self._taken.append(slot)
                 return frame
@@ -409,10 +413,11 @@ class Link(Line):
             # In this order, which is the other one than that in which `_lose` replaces them.
             above, pending = self._above, self._pending
             if pending.get(seq) is slot:  # else its session was lost meanwhile, though not its reply
-                self._note_arrival(slot, frame, above)
+                if len(pending) > 1 or not slot.readonly:
+                    self._note_arrival(slot, frame, above)
                 # A statement and not a call: nothing can raise between it and the return.
                 del pending[seq]
-            if frame.kind == Kind.CANCELLED:
+            if frame.kind == CANCELLED:
                 raise CallTimeout(slot.title, slot.seconds, server=self.label)
             return frame
         except AgainError:
@@ -482,7 +487,10 @@ class Link(Line):
 
     def _send(self, slot: Pending, remaining: float | None = None) -> None:
         """Write a call to the present connection; `_sending` is held."""
-        if slot.kind == Kind.CONTROL:
+        if slot.fields is None and remaining is None and slot.handle in self._defined:  # as most calls are
+            head = self._heads.get((slot.handle, slot.method)) or self._head(slot)
+            body = head + slot.arguments
+        elif slot.kind == CONTROL:
             body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(slot.arguments)))
         else:
             fields = slot.fields
@@ -500,6 +508,12 @@ class Link(Line):
             self._defined.add(slot.handle)
         else:
             slot.sent = before  # what is not whole is not run
+
+    def _head(self, slot: Pending) -> bytes:
+        """Return how the body of such a call begins; its arguments are the rest of it."""
+        whole = _wire.encode((slot.handle, slot.method, _NOTHING))
+        head = self._heads[slot.handle, slot.method] = whole[: -len(_NOTHING)]
+        return head
 
     # -- giving up
 

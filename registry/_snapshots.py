@@ -22,7 +22,7 @@ from .errors import SnapshotError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MISSING", "FrozenDict", "FrozenList", "FrozenSet", "freeze", "is_sealed", "thaw"]
+__all__ = ["CONTAINERS", "MISSING", "FrozenDict", "FrozenList", "FrozenSet", "freeze", "is_sealed", "thaw"]
 
 
 class _Missing:
@@ -171,7 +171,7 @@ def freeze(value: Any, name: str, key: object = MISSING, cure: str = "") -> Any:
         cure: how to change the shared one, to end "To change the shared one: ..."; by default ``edit`` of a
             keyed value, else the methods of the proxy.
     """
-    if type(value) in _CONTAINERS:
+    if type(value) in CONTAINERS:
         return _freeze(value, Origin(name, key, cure))
     return value
 
@@ -181,17 +181,17 @@ def _freeze(value: Any, origin: Origin) -> Any:
     # The builtins' own methods fill the new object, since its class refuses them.
     if cls is dict:
         frozen_dict = dict.__new__(FrozenDict)
-        items = value if _CONTAINERS.isdisjoint(map(type, value.values())) else _frozen_items(value, origin)
+        items = value if CONTAINERS.isdisjoint(map(type, value.values())) else _frozen_items(value, origin)
         dict.update(frozen_dict, items)
         frozen_dict._origin = origin
         return frozen_dict
     if cls is list:
         frozen_list = list.__new__(FrozenList)
-        list.extend(frozen_list, [_freeze(item, origin) if type(item) in _CONTAINERS else item for item in value])
+        list.extend(frozen_list, [_freeze(item, origin) if type(item) in CONTAINERS else item for item in value])
         frozen_list._origin = origin
         return frozen_list
     if cls is tuple:
-        parts = [_freeze(item, origin) if type(item) in _CONTAINERS else item for item in value]
+        parts = [_freeze(item, origin) if type(item) in CONTAINERS else item for item in value]
         return value if all(map(_is, parts, value)) else tuple(parts)
     if cls is set:
         frozen_set = set.__new__(FrozenSet)
@@ -202,7 +202,7 @@ def _freeze(value: Any, origin: Origin) -> Any:
 
 
 def _frozen_items(value: dict[Any, Any], origin: Origin) -> dict[Any, Any]:
-    return {key: _freeze(item, origin) if type(item) in _CONTAINERS else item for key, item in value.items()}
+    return {key: _freeze(item, origin) if type(item) in CONTAINERS else item for key, item in value.items()}
 
 
 def _is(one: object, other: object) -> bool:
@@ -243,7 +243,7 @@ def _is_lazy_atom(cls: type) -> bool:
     return True
 
 
-_CONTAINERS = frozenset({dict, list, set, tuple})
+CONTAINERS = frozenset({dict, list, set, tuple})  # what `freeze` looks into
 _FROZEN = frozenset({FrozenDict, FrozenList, FrozenSet})
 _ATOMS: set[type] = {
     type(None),

@@ -188,9 +188,7 @@ decode_definition = msgspec.msgpack.Decoder(tuple[str, str, msgspec.Raw]).decode
 BadBody = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)  # what the decoders above raise
 
 
-def pack(
-    kind: int, body: bytes, *, generation: int = 0, sequence: int = 0, received: int = 0, applied: int = 0
-) -> bytes:
+def pack(kind: int, body: bytes, generation: int = 0, sequence: int = 0, received: int = 0, applied: int = 0) -> bytes:
     """Return the frame, or the row of frames where the body passes `MAX_BODY`."""
     if len(body) <= MAX_BODY:
         return HEADER.pack(len(body), kind, 0, 0, generation, sequence, received, applied) + body

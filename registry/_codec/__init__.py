@@ -196,11 +196,15 @@ def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
     Raises:
         CodecError: the bytes are no value, or lie too deep.
     """
-    if data and data[0] in EXTENSION and incoming is not None:
-        # A carried value alone is what most reads of a container return.
-        value = read_plain(data)
-        if type(value) is Ext and value.code == 35:
-            return incoming(Carried(bytes(value.data)))
+    if data:
+        first = data[0]
+        if SIMPLE[first]:
+            return read_plain(data)
+        if first in EXTENSION and incoming is not None:
+            # A carried value alone is what most reads of a container return.
+            value = read_plain(data)
+            if type(value) is Ext and value.code == 35:
+                return incoming(Carried(bytes(value.data)))
     return read(data, Reader(incoming))
 
 

@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any, NoReturn
 
 from registry import _codec
+from registry._snapshots import CONTAINERS
 from registry.declarations import DUNDERS, ITERATING, Interface
 from registry.proxies._base import Proxy, Remote, taking
 from registry.proxies._containers import MappingShape, SequenceShape, SetShape
@@ -39,13 +40,11 @@ SHAPES: dict[str | None, type[Proxy]] = {
 
 # -- classes
 
-_CONTAINERS = frozenset({dict, list, set, tuple})
-
 
 def _method(name: str, waiting: bool = False) -> Callable[..., Any]:
     def method(self: Proxy, /, *args: object, **kwargs: object) -> Any:
         value = self._call(name, *args, **kwargs)
-        if type(value) in _CONTAINERS and name in self._interface.readonly:
+        if type(value) in CONTAINERS and name in self._interface.readonly:
             return self._snapshot(value)
         return value
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from registry._pending import Pending
 
 MISSING: Any = object()
+NO_NAMES: Mapping[str, object] = {}  # of arguments
+
+# What a type's row says of a method: whether it is readonly, whether it may wait, and which arguments are carried.
+Verb = tuple[bool, bool, "Mapping[str, int] | None"]
 
 
 class Home(Protocol):
@@ -47,7 +51,19 @@ class Remote:
         interface: The type's row in the server's table, once it is known.
     """
 
-    __slots__ = ("_args", "_at", "_handle", "_kwargs", "definition", "home", "interface", "is_found", "name", "typeid")
+    __slots__ = (
+        "_args",
+        "_at",
+        "_handle",
+        "_kwargs",
+        "_verbs",
+        "definition",
+        "home",
+        "interface",
+        "is_found",
+        "name",
+        "typeid",
+    )
 
     def __init__(self, home: Home, typeid: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.home = home
@@ -60,6 +76,7 @@ class Remote:
         self.is_found = False  # it came as a handle: where each call makes a new object, this one is there
         self._at: tuple[Link, bytes] | None = None
         self._handle = 0
+        self._verbs: dict[str, Verb] = {}
 
     def resolve(self) -> Interface:
         """Take the row of the type, connecting if need be, and read the arguments by it.
@@ -100,24 +117,37 @@ class Remote:
         kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         """Call a method of the hosted object and return its result, containers not yet frozen."""
-        interface = self.interface or self.resolve()
-        link = self.home.link()
-        waiting = method in interface.waiting
+        verb = self._verbs.get(method) or self._verb(method)
+        readonly, waiting, carried = verb
+        home = self.home
+        link = home.link()
+        at = self._at
         frame = link.call(
-            self._handle_of(link),
+            self._handle if at is not None and at[0] is link and at[1] is link.key else self._handle_of(link),
             method,
-            self._encode(link, interface, method, args, kwargs or {}),
+            _codec.encode_arguments(
+                args, kwargs or NO_NAMES, carried, _outgoing, self._opaque if link.same_user else None
+            ),
             about=self,
-            readonly=method in interface.readonly,
+            readonly=readonly,
             waiting=waiting,
-            timeout=None if waiting else self.home.timeout,
+            timeout=None if waiting else home.timeout,
         )
         return link.result(frame, self._incoming, self, method)
+
+    def _verb(self, method: str) -> Verb:
+        """Return what the type's row says of a method; asked for once."""
+        interface = self.interface or self.resolve()
+        verb = (method in interface.readonly, method in interface.waiting, interface.carried.get(method))
+        self._verbs[method] = verb
+        return verb
 
     def prepare(self, method: str, args: Iterable[object]) -> Pending:
         """Return a call that gives something back, ready to be made: by `finish`, or by `Link.insist`."""
         link = self.home.link()
-        arguments = self._encode(link, self.interface or self.resolve(), method, args, {})
+        _, _, carried = self._verbs.get(method) or self._verb(method)
+        opaque = self._opaque if link.same_user else None
+        arguments = _codec.encode_arguments(args, NO_NAMES, carried, _outgoing, opaque)
         return link.prepare(self._handle_of(link), method, arguments, about=self, timeout=self.home.timeout)
 
     def finish(self, slot: Pending) -> Any:
@@ -126,17 +156,10 @@ class Remote:
         return link.result(link.finish(slot), self._incoming, self, slot.method)
 
     def _handle_of(self, link: Link) -> int:
-        at = self._at
-        if at is None or at[0] is not link or at[1] is not link.key:
-            self._handle = link.handle(self.typeid, self.name, self.definition)
-            self._at = (link, link.key)
+        """Return the number that stands for the object in the present session."""
+        self._handle = link.handle(self.typeid, self.name, self.definition)
+        self._at = (link, link.key)
         return self._handle
-
-    def _encode(
-        self, link: Link, interface: Interface, method: str, args: Iterable[object], kwargs: Mapping[str, object]
-    ) -> bytes:
-        opaque = self._opaque if link.same_user else None
-        return _codec.encode_arguments(args, kwargs, interface.carried.get(method), _outgoing, opaque)
 
     def _opaque(self, value: object) -> Carried:
         """Pickle a carried value that has no typed form; only processes of this user on this host get it back."""

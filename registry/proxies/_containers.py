@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry._leaves import OpaqueValue
+from registry._snapshots import CONTAINERS
 from registry.errors import EditConflict, LockLost, RegistryError, SnapshotError
 from registry.proxies._base import Proxy, taking
 from registry.proxies._blocks import Hold, Leaving, leaving, opening
@@ -39,7 +40,8 @@ class MappingShape(Container):
         return self._call("copy") if "copy" in self._interface.exposed else dict(self._call("items"))
 
     def __getitem__(self, key: object) -> Any:
-        return self._snapshot(self._call("__getitem__", key), key)
+        value = self._remote.invoke("__getitem__", (key,))
+        return self._snapshot(value, key) if type(value) in CONTAINERS else value
 
     def get(self, key: object, default: Any = None) -> Any:
         """Return the value of `key`, or `default`, which never leaves this process."""
