@@ -18,10 +18,14 @@ KEPT_DEAD = 1024
 
 
 class Deadlines:
-    """A heap of what is due, in the order of (time, number)."""
+    """A heap of what is due, in the order of (time, number).
+
+    Attributes:
+        heap: the entries; empty where nothing is due ever, as it mostly is.
+    """
 
     def __init__(self) -> None:
-        self._heap: list[Due] = []
+        self.heap: list[Due] = []
         self._pushed = 0
         self._swept = 0
 
@@ -30,30 +34,30 @@ class Deadlines:
         # The count keeps two entries of one wait, which is due when it was before, from being compared
         # further.
         self._pushed += 1
-        heapq.heappush(self._heap, (time, order, self._pushed, item))
-        if self._pushed - self._swept > max(KEPT_DEAD, len(self._heap) // 2):
-            self._heap = [entry for entry in self._heap if _is_live(entry)]
-            heapq.heapify(self._heap)
+        heapq.heappush(self.heap, (time, order, self._pushed, item))
+        if self._pushed - self._swept > max(KEPT_DEAD, len(self.heap) // 2):
+            self.heap = [entry for entry in self.heap if _is_live(entry)]
+            heapq.heapify(self.heap)
             self._swept = self._pushed
 
     def put_back(self, entry: Due) -> None:
         """Add what `pop` has returned again."""
-        heapq.heappush(self._heap, entry)
+        heapq.heappush(self.heap, entry)
 
     def first(self) -> float | None:
         """Return when the earliest is due, or None."""
-        heap = self._heap
+        heap = self.heap
         while heap and not _is_live(heap[0]):
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self.heap)
 
     def pop(self, until: float) -> Due | None:
         """Take out the earliest that is due by `until`, or return None."""
         time = self.first()
-        return heapq.heappop(self._heap) if time is not None and time <= until else None
+        return heapq.heappop(self.heap) if time is not None and time <= until else None
 
 
 def _is_live(entry: Due) -> bool:

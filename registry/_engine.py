@@ -51,7 +51,7 @@ from registry._losses import Losses
 from registry._objects import Hosted, bind
 from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp
 from registry._sessions import Reply, Session
-from registry._wire import DELETE, RELEASE, Kind
+from registry._wire import DELETE, ERROR, OPERATORS, REPLY, Kind
 from registry.declarations import ITERATING, SharedObject
 from registry.errors import (
     DeclarationError,
@@ -158,13 +158,17 @@ class Engine:
         self._entries = 0
         if self._found or verdicts or self._given:
             self._found, self._given = [], dict(verdicts)
-        self._waits.suspicions.clear()
+        waits = self._waits
+        if waits.suspicions:
+            waits.suspicions = []
         if event.now > self.now or type(event) is Advance:
             until = max(event.now, self.now)
-            self._fire_due(until)
+            if self.deadlines.heap:
+                self._fire_due(until)
             self.now = until
         self._handlers[type(event)](event)
-        self._look_again()
+        if waits.changed:
+            self._look_again()
         outputs = self._outputs
         if outputs:
             self._outputs = []
@@ -177,18 +181,20 @@ class Engine:
         """
         hosted: Hosted | None = None
         try:
-            hosted, lost = self._target(call)
-            if lost is not None:
-                raise lost
+            hosted = self.objects.get((call.typeid, call.name))
+            if hosted is None or hosted.stopped or call.grants:
+                hosted, lost = self._target(call)
+                if lost is not None:
+                    raise lost
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
-            method = self._method(hosted, call.method)
+            method = hosted.methods.get(call.method) or self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
             value = self._within(step, drained(method) if call.method in ITERATING else method, *args, **kwargs)
             body = _codec.encode(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
-            return Output(call.session, call.seq, Kind.ERROR, failure(error), changed)
-        return Output(call.session, call.seq, Kind.REPLY, body, hosted.changed)
+            return Output(call.session, call.seq, ERROR, failure(error), changed)
+        return Output(call.session, call.seq, REPLY, body, hosted.changed)
 
     # -- questions that change nothing
 
@@ -294,7 +300,7 @@ class Engine:
                 raise UnknownType(event.typeid)
             self._make(declaration, event, session)
         except BaseException as error:  # noqa: BLE001 - nothing that a factory raises may end the server
-            self._reply(session, event.seq, Kind.ERROR, failure(error))
+            self._reply(session, event.seq, ERROR, failure(error))
 
     def _call(self, event: Call) -> None:
         session = self.sessions[event.session]
@@ -313,17 +319,18 @@ class Engine:
                 self._watch(waiter)
             return
         try:
-            self.losses.tell(event)
+            if self.losses.untold:
+                self.losses.tell(event)
             hosted, lost = self._target(event)
             if lost is not None and event.method not in hosted.gives_back:
                 raise lost
-            if event.method in (DELETE, RELEASE):
-                self._reply(session, seq, Kind.REPLY, _codec.encode(self._administer(hosted, session, event)))
+            if event.method in OPERATORS:
+                self._reply(session, seq, REPLY, _codec.encode(self._administer(hosted, session, event)))
                 return
             args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain))
             method = self._method(hosted, event.method)
         except Exception as error:  # noqa: BLE001 - what is wrong with a call is its caller's to know
-            self._reply(session, seq, Kind.ERROR, failure(error))
+            self._reply(session, seq, ERROR, failure(error))
             return
         if hosted.tells_owner and session.number not in hosted.sessions:
             hosted.sessions[session.number] = None
@@ -353,7 +360,7 @@ class Engine:
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             if is_verdict(error):
                 error = self._stop(hosted, event.method, error)
-            kind, body = Kind.ERROR, failure(error)
+            kind, body = ERROR, failure(error)
         else:
             if value is step.parked is not None:
                 if step.parked.home is not None:
@@ -366,14 +373,14 @@ class Engine:
             self._leave(parked)
             self._outputs = [out for out in self._outputs if (out.session, out.seq) != (session.number, seq)]
         undoable = event.method in hosted.declaration.waiting and hasattr(hosted.instance, "take_back")
-        target = hosted.number if kind == Kind.REPLY and undoable else 0
+        target = hosted.number if kind == REPLY and undoable else 0
         self._reply(session, seq, kind, body, target)
 
     def _park(self, session: Session, hosted: Hosted, event: Call, waiter: Waiter) -> None:
         if event.method not in hosted.declaration.waiting:
             self._leave(waiter)
             error = DeclarationError("waiting", "must name every method that waits", event.method)
-            self._reply(session, event.seq, Kind.ERROR, failure(error))
+            self._reply(session, event.seq, ERROR, failure(error))
             return
         if event.remaining is not None:
             remaining = self.now + event.remaining
@@ -383,7 +390,7 @@ class Engine:
         hopeless = self._find_hopeless(waiter)
         if hopeless is not None:
             self._leave(waiter)
-            self._reply(session, event.seq, Kind.ERROR, failure(hopeless))
+            self._reply(session, event.seq, ERROR, failure(hopeless))
             self._gave_up([waiter])
             return
         session.waits[event.seq] = waiter
@@ -628,7 +635,7 @@ class Engine:
 
     def _take_back(self, reply: Reply) -> bool:
         hosted = self._numbered.get(reply.target)
-        if hosted is None or reply.kind != Kind.REPLY:
+        if hosted is None or reply.kind != REPLY:
             return False
         # False means that there was nothing to undo, such as a put that has happened: then its reply stands.
         undone = self._enter(hosted, "take_back", _codec.decode(reply.body)) is not False
@@ -687,13 +694,13 @@ class Engine:
             waiter = changed.popleft()
             error = self._find_hopeless(waiter) if waiter in self._waits else None
             if error is not None:
-                self._settle(waiter, Kind.ERROR, failure(error))
+                self._settle(waiter, ERROR, failure(error))
                 self._gave_up([waiter])
 
     def resolve(self, waiter: Waiter, value: object) -> None:
         """End a wait with its reply; an exception instance is raised in the caller."""
         if isinstance(value, BaseException):
-            self._settle(waiter, Kind.ERROR, failure(value))
+            self._settle(waiter, ERROR, failure(value))
         else:
             self._settle(waiter, *outcome(self._numbered[waiter.target], value))
 
@@ -703,7 +710,7 @@ class Engine:
         session = self.sessions[waiter.owner.session]
         session.waits.pop(waiter.seq, None)
         hosted = self._numbered[waiter.target]
-        target = hosted.number if kind == Kind.REPLY and hasattr(hosted.instance, "take_back") else 0
+        target = hosted.number if kind == REPLY and hasattr(hosted.instance, "take_back") else 0
         self._reply(session, waiter.seq, kind, body, target)
         if session.is_stale(waiter.seq):
             del session.replies[waiter.seq]  # the session has said that it has this reply, and will never ask for it
@@ -727,7 +734,7 @@ class Engine:
                 self._enter(item, "due", self.now)
             else:
                 failed, body = item.late
-                self._settle(item, Kind.ERROR if failed else Kind.REPLY, body)
+                self._settle(item, ERROR if failed else REPLY, body)
                 self._gave_up([item])
             self._look_again()
         for entry in again:

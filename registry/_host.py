@@ -48,7 +48,7 @@ from registry._events import (
 from registry._leaves import Caller
 from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
-from registry._wire import DELETE, RELEASE, Frame, Kind, ProtocolError
+from registry._wire import CALL, DELETE, OPERATORS, Frame, Kind, ProtocolError
 from registry.declarations import SharedObject
 from registry.errors import NoSuchObject, OutcomeUnknown, RegistryError, StateLost, UnknownType
 
@@ -151,7 +151,7 @@ class Host:
             return  # fenced by a newer connection of the session, or by its end
         client.heard = now
         try:
-            if frame.kind == Kind.CALL:
+            if frame.kind == CALL:
                 self._call(client, frame, now)
             elif frame.kind == Kind.CANCEL:
                 self._cancel(client, frame, now)
@@ -239,9 +239,7 @@ class Host:
                 body = redacted(body, client.domain)
             if not outbox:
                 self.dirty.append(attachment)
-            outbox.append(
-                _wire.pack(output.kind, body, generation=generation, sequence=output.seq, applied=output.index)
-            )
+            outbox.append(_wire.pack(output.kind, body, generation, output.seq, 0, output.index))
 
         client.deliver = deliver
         stale = self._freshness(hello.code) if self._freshness is not None else ""
@@ -437,7 +435,7 @@ class Host:
         sequence = frame.sequence
         if frame.received >= sequence:
             raise ProtocolError("a call acknowledges its own reply")
-        if sequence <= client.received or (client.above and sequence in client.above):
+        if sequence <= client.received or (client.above.firsts and sequence in client.above):
             return  # the session has its reply
         above: list[int] = []
         definition: tuple[str, str, msgspec.Raw] | None = None
@@ -470,8 +468,10 @@ class Host:
             target = client.handles[body.handle]
         else:
             raise ProtocolError(f"handle {body.handle} was never defined on this connection")
-        if above or frame.received > client.received:
+        if above or client.above.firsts:
             self._acknowledge(client, frame.received, above)
+        elif frame.received > client.received:
+            client.received = frame.received
         self.submit(
             client,
             target,
@@ -485,7 +485,7 @@ class Host:
                 method=body.method,
                 arguments=bytes(body.arguments),
                 received=client.received,
-                above=client.above.rows() if client.above else (),
+                above=client.above.rows() if client.above.firsts else (),
                 grants=grants,
                 remaining=remaining,
                 thread=thread,
@@ -550,7 +550,7 @@ class Host:
         if call.session != client.number:
             call = msgspec.structs.replace(call, session=client.number)
         self._feed(call)
-        if client.above:
+        if client.above.firsts:
             client.above = Ranges()  # the engine knows now
         if call.method == DELETE and self.engine.find(target.typeid, target.name) is not hosted:
             self._note_deleted(hosted.number)
@@ -571,8 +571,8 @@ class Host:
     def _check_room(self, client: Client) -> None:
         """Refuse a session that leaves too much unanswered or unacknowledged."""
         held = len(client.slow)
-        if client.number:
-            session = self.engine.sessions[client.number]
+        session = self.engine.sessions.get(client.number)
+        if session is not None:
             held += len(session.waits) + len(session.replies)
         if held >= _wire.IN_FLIGHT:
             raise ProtocolError(f"more than {_wire.IN_FLIGHT} calls are unanswered or unacknowledged")
@@ -605,7 +605,7 @@ class Host:
             self._refuse(client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one"))
             return None
         if hosted is None:
-            if call.method in (DELETE, RELEASE):
+            if call.method in OPERATORS:
                 self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
                 return None
             if not client.number:
@@ -766,7 +766,7 @@ class Host:
             client = self._numbered.get(output.session)
             if client is not None:
                 self._deliver(client, output)
-        if self._warn is not None:
+        if self.engine.suspicions and self._warn is not None:
             for text in self.engine.suspicions:
                 self._warn(text)
 

@@ -16,10 +16,9 @@ from typing import Any
 from registry import _wire
 from registry._pending import Pending
 from registry._transport import DeadlinePassed, Transport, clock, is_gone, left
-from registry._wire import Frame, Kind
+from registry._wire import REPLY, Frame, Kind
 
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
-REPLY = int(Kind.REPLY)
 
 
 class Line:

@@ -36,7 +36,7 @@ from registry import __version__, _codec, _peers, _wire, hosting
 from registry._line import Line
 from registry._pending import AgainError, Local, Mark, Pending, thread_name
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone, left
-from registry._wire import Frame, Kind
+from registry._wire import CALL, CANCELLED, CONTROL, ERROR, REPLY, Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
     CallTimeout,
@@ -51,8 +51,6 @@ from registry.errors import (
 )
 
 SETTLE = 5.0  # seconds that a call past its deadline may take to learn its outcome
-CALL, CONTROL = int(Kind.CALL), int(Kind.CONTROL)
-REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
 _NOTHING = msgspec.Raw(b"\x00")
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
@@ -487,11 +485,11 @@ class Link(Line):
 
     def _send(self, slot: Pending, remaining: float | None = None) -> None:
         """Write a call to the present connection; `_sending` is held."""
-        if slot.fields is None and remaining is None and slot.handle in self._defined:  # as most calls are
+        if slot.kind == CONTROL:
+            body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(slot.arguments)))
+        elif slot.fields is None and remaining is None and slot.handle in self._defined:  # as most calls are
             head = self._heads.get((slot.handle, slot.method)) or self._head(slot)
             body = head + slot.arguments
-        elif slot.kind == CONTROL:
-            body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(slot.arguments)))
         else:
             fields = slot.fields
             if slot.handle not in self._defined or remaining is not None:

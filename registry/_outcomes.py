@@ -12,7 +12,7 @@ from typing import Any
 from registry import _codec, _state
 from registry._leaves import Carried
 from registry._objects import Hosted, state_leaf
-from registry._wire import Kind
+from registry._wire import ERROR, REPLY
 from registry.errors import NotDurable, NotShareable, RegistryError
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
@@ -39,10 +39,10 @@ def outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
     """Encode what a method returned or a wait was ended with. What cannot cross took effect too."""
     try:
         # Remembered replies are state, so the order of a set must not show in them.
-        return Kind.REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
+        return REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
     except NotShareable as error:
         reason = f"{error.reason}. The call took effect"
-        return Kind.ERROR, failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))
+        return ERROR, failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))
 
 
 def is_verdict(error: BaseException) -> bool:

@@ -63,21 +63,24 @@ class Ranges:
     grows.
 
     Past `MOST` gaps the lowest are closed. Only a session that tells wrong things about itself has that many.
+
+    Attributes:
+        firsts: where the ranges begin; empty where there is none, as it mostly is.
     """
 
-    __slots__ = ("_firsts", "_lasts")
+    __slots__ = ("_lasts", "firsts")
 
     MOST = 8192
 
     def __init__(self, rows: Iterable[tuple[int, int]] = ()) -> None:
-        self._firsts: list[int] = []
+        self.firsts: list[int] = []
         self._lasts: list[int] = []
         for first, last in rows:
             self.add(first, last)
 
     def add(self, first: int, last: int) -> None:
         """Add the numbers from `first` to `last`."""
-        firsts, lasts = self._firsts, self._lasts
+        firsts, lasts = self.firsts, self._lasts
         # The ranges that the new one touches or overlaps, which become one with it.
         end = bisect_right(firsts, last + 1)
         start = end
@@ -92,21 +95,23 @@ class Ranges:
 
     def discard_through(self, mark: int) -> None:
         """Drop all numbers up to `mark`."""
+        if not self.firsts:
+            return
         gone = bisect_right(self._lasts, mark)
-        del self._firsts[:gone], self._lasts[:gone]
-        if self._firsts and self._firsts[0] <= mark:
-            self._firsts[0] = mark + 1
+        del self.firsts[:gone], self._lasts[:gone]
+        if self.firsts and self.firsts[0] <= mark:
+            self.firsts[0] = mark + 1
 
     def __contains__(self, number: int) -> bool:
-        place = bisect_right(self._firsts, number)
+        place = bisect_right(self.firsts, number)
         return place > 0 and number <= self._lasts[place - 1]
 
     def __bool__(self) -> bool:
-        return bool(self._firsts)
+        return bool(self.firsts)
 
     def rows(self) -> tuple[tuple[int, int], ...]:
         """Return the ranges, in order."""
-        return tuple(zip(self._firsts, self._lasts))
+        return tuple(zip(self.firsts, self._lasts))
 
 
 class Session:
@@ -162,14 +167,17 @@ class Session:
         """Forget the replies that the session has received: all up to `mark`, and the ranges in `above`."""
         replies = self.replies
         if mark > self.mark:
-            if mark - self.mark > len(replies):
+            if mark == self.mark + 1:
+                replies.pop(mark, None)
+            elif mark - self.mark > len(replies):
                 for seq in [seq for seq in replies if seq <= mark]:
                     del replies[seq]
             else:
                 for seq in range(self.mark + 1, mark + 1):
                     replies.pop(seq, None)
             self.mark = mark
-            self.above.discard_through(mark)
+            if self.above.firsts:
+                self.above.discard_through(mark)
         for first, last in above:
             first = max(first, self.mark + 1)
             if first > last:
@@ -180,4 +188,4 @@ class Session:
 
     def is_stale(self, seq: int) -> bool:
         """Tell whether the session has the reply to `seq` already, so that a resend means nothing."""
-        return seq <= self.mark or (bool(self.above) and seq in self.above)
+        return seq <= self.mark or (bool(self.above.firsts) and seq in self.above)

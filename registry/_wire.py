@@ -74,6 +74,11 @@ class Kind(IntEnum):
     HEARD = 22
 
 
+# Plain numbers for what is looked at in every call: to look up a member of an enum costs as much as a call.
+CALL, CONTROL = int(Kind.CALL), int(Kind.CONTROL)
+REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
+
+
 # The numbered fields of a call.
 RECEIVED_SET = 1  # list of sequences above the received mark whose replies have arrived
 OWNER = 2  # int; absent: owner 1, the first thread of the session
@@ -96,6 +101,7 @@ STAMP = struct.Struct("!d")  # what clients put there: when it was sent, in seco
 # methods of these names.
 DELETE = "#delete"
 RELEASE = "#release"
+OPERATORS = frozenset({DELETE, RELEASE})
 
 
 class ProtocolError(Exception):

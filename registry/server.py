@@ -509,9 +509,10 @@ class ManagerServer:
 
         With a log the turn's events are written first.
         """
+        host = self.host
         if self._durability is not None:
             self._durability.end_turn()
-        dirty = self.host.dirty
+        dirty = host.dirty
         for attachment in dirty:
             outbox = attachment.outbox
             sink: Connection | None = attachment.sink
@@ -519,9 +520,13 @@ class ManagerServer:
                 sink.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
             outbox.clear()
         dirty.clear()
-        if self.host.believes and not self._ticking:
+        if not self._ticking and host.believes:
             self._tick()
-        due = self.host.engine.next_due()
+        if host.engine.deadlines.heap:
+            self._set_timer(host.engine.next_due())
+
+    def _set_timer(self, due: float | None) -> None:
+        """Have what is due next done in time."""
         if due is not None and self._loop is not None and (self._timer is None or due < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
