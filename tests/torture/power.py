@@ -130,7 +130,7 @@ class Disk:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # A process that was making a snapshot may not have noticed yet that its server is gone.
+        # A process that was making a snapshot may just be ending.
         _run("umount", "--lazy", self.point)
         self.point.rmdir()
         self.image.unlink()
@@ -180,11 +180,16 @@ class Machine:
         if server is None:
             raise RuntimeError("it has not been started")
         server.signal(signal.SIGSTOP)
+        folders = children(server.pid)
+        for folder in folders:
+            os.kill(folder, signal.SIGSTOP)
         self.cuts += 1
         after = before.cut(self._folder / f"{self.cuts}.image")
         written = self._folder / "written"
         if before.state.exists():
             shutil.copytree(before.state, written)
+        for folder in folders:
+            os.kill(folder, signal.SIGKILL)  # not yet waited for by the server, so that it is still the same process
         server.kill()
         server.__exit__()
         self.server = None
@@ -204,6 +209,12 @@ class Machine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a stopped one has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for task in tasks for word in task.read_text(encoding="ascii").split()]
 
 
 def compare(left: Path, written: Path, boot: str) -> dict[str, int]:
