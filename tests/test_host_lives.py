@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import attrs
@@ -16,6 +17,9 @@ from registry._engine import Engine
 from registry._events import Event, Output, Verdicts
 from registry._host import Host
 from registry._wire import Kind
+
+
+_strangers = count(100)
 
 
 class Kept:
@@ -62,7 +66,7 @@ def first() -> Host:
 
 def locked(host: Host) -> Any:
     """Tell whether the lock is held, as somebody new sees it."""
-    return Pipe(host, 100 + len(host.clients)).ask("lock:l", "locked")
+    return Pipe(host, next(_strangers)).ask("lock:l", "locked")
 
 
 def test_a_session_goes_on_in_a_later_life(first: Host) -> None:

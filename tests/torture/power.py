@@ -175,7 +175,7 @@ class Machine:
         return url
 
     def cut(self) -> dict[str, int]:
-        """Cut the power. Return how much of what had been written the disk has not, and whether it has what came before."""
+        """Cut the power. Return how much of what was written is lost, and whether all that came before is there."""
         server, before = self.server, self.disk
         if server is None:
             raise RuntimeError("it has not been started")
@@ -424,9 +424,7 @@ def pause(seconds: float) -> None:
             one.recv(1)
 
 
-def check(
-    url: str, told: list[Told], highest: int, log: str, result: dict[str, Any], seen: Counter[str]
-) -> int:
+def check(url: str, told: list[Told], highest: int, log: str, result: dict[str, Any], seen: Counter[str]) -> int:
     """Compare what dead clients were told with what there is; return the highest token."""
     wrong, losses = result["wrong"], result["losses"]
     with another(url) as watch:
@@ -559,4 +557,3 @@ def judge(who: str, before: list[list[Any]], after: list[list[Any]], result: dic
         going_on = next((values for what, *values in new if what == "count"), [0, 0])
         if going_on[0] != going_on[1]:
             result["wrong"].append(f"{who} had counted to {counted}, was told {going_on}, and not of any loss")
-
