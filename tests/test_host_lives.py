@@ -18,7 +18,6 @@ from registry._events import Event, Output, Verdicts
 from registry._host import Host
 from registry._wire import Kind
 
-
 _strangers = count(100)
 
 
