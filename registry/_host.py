@@ -246,8 +246,7 @@ class Host:
         if hello.resumes and hello.life != self.identity.life:
             client.before = max(client.before, hello.sent)
         self._answer_attach(attachment, generation, resumed, stale=stale)
-        if client.number and self.engine.sessions[client.number].away:
-            self._feed(Resumed(now=now, session=client.number))
+        self._came_back(client, now)
 
     def _loss_of(self, hello: _wire.Attach, client: Client | None) -> str:
         """Return why a session cannot go on, or empty. One of which an earlier life has logged nothing can."""
@@ -299,10 +298,16 @@ class Host:
             client.expires = until
             self._suspended[client.key] = None
 
-    def resume(self, client: Client) -> None:
+    def resume(self, client: Client, now: float) -> None:
         """Believe a session again for as long as its shell does."""
         client.expires = None
         self._suspended.pop(client.key, None)
+        self._came_back(client, now)
+
+    def _came_back(self, client: Client, now: float) -> None:
+        """Have the waits of a session passed over no longer."""
+        if client.number and self.engine.sessions[client.number].away:
+            self._feed(Resumed(now=now, session=client.number))
 
     def halt(self, typeid: str, name: str, reason: str, now: float) -> None:
         """Have an object refuse further calls."""

@@ -376,7 +376,7 @@ class ManagerServer:
                 self.host.end(client, self.now())
             elif pidfd is not None:
                 self._recalled[client.key] = pidfd
-        self.stock.recall()
+        self.stock.recall(self._recalled)
 
     def _cannot_go_on(self) -> None:
         """Answer nobody any more: what was not acknowledged may be lost, and clients are to find that out."""

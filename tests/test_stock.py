@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import ManagerServer, SharedObject, connect
+from registry import ManagerServer, SharedObject, _image, connect
 from registry._attachments import Client, Identity
 from registry._host import Host
 from registry._peers import Peer
@@ -81,7 +81,7 @@ TYPES = [DICT, COUNTER, QUEUE, LOCK, RLOCK, JAR, BOARD]
 class Server:
     """A server without sockets, whose clock stands still until it is moved."""
 
-    def __init__(self, trust: str = "uid") -> None:
+    def __init__(self, trust: str = "uid", image: bytes | None = None) -> None:
         self.trust = trust
         self.authkey = b"key"
         self.address = "/run/ours/socket"
@@ -90,7 +90,9 @@ class Server:
         self.stopping = False
         self.watched: set[bytes] = set()
         identity = Identity(self.url, "ours", 1, START, "here", "0", "3", 1, b"life", {})
-        self.host = Host({t.typeid: t for t in TYPES}, identity, seed=b"seed", now=START)
+        declarations = {t.typeid: t for t in TYPES}
+        engine = _image.restore(declarations, image) if image is not None else None
+        self.host = Host(declarations, identity, seed=b"seed", now=START, engine=engine)
         self.stock = StockSessions(self)
 
     def now(self) -> float:

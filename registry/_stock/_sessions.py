@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
+from math import inf
 from typing import Any, Final, Protocol
 
 from registry import _peers
@@ -24,9 +26,6 @@ STOCK_GRACE: Final = 10.0
 
 # Seconds for which an object that such a client made for itself is kept, if nobody calls it or lets go of it.
 REFERENCE_GRACE: Final = 3600.0
-
-# Names of threads that a session remembers; a thread that has ended does not say so.
-_MOST_OWNERS: Final = 4096
 
 
 class Server(Protocol):
@@ -70,9 +69,7 @@ class Session:
         "_calls",
         "_definitions",
         "_last",
-        "_last_owner",
         "_open",
-        "_owners",
         "_targets",
         "_unread",
         "client",
@@ -97,9 +94,7 @@ class Session:
         # replies to, but have not yet told the engine so.
         self._unread: list[int] = []
         self._acknowledged: list[tuple[int, int]] = []
-        self._owners: dict[tuple[str, int], int] = {}
         self._open: set[tuple[str, int]] = set()
-        self._last_owner = 0
         client.deliver = self._deliver
         client.attachment = Attachment(client.domain, client.label, client.pid)
         client.attachment.sink = self
@@ -119,9 +114,9 @@ class Session:
         engine = self.stock.server.host.engine
         known = engine.sessions[self.client.number]
         self._last = max([known.mark, *known.replies, *known.waits, *(last for _, last in known.above.rows())])
-        self._last_owner = _MOST_OWNERS  # none of those that may still hold something
         self.made.update(hosted.title for hosted in engine.objects.values() if hosted.number in known.owned)
-        for seq in list(known.waits):
+        self._unread = sorted(known.waits)
+        for seq in list(self._unread):
             self.give_up(seq)  # nobody is there who could read its reply
 
     # -- owners
@@ -133,15 +128,7 @@ class Session:
             k += 1
         place = (name, k)
         self._open.add(place)
-        number = self._owners.pop(place, 0)
-        if not number:
-            number = self._last_owner = self._last_owner + 1
-        self._owners[place] = number  # as the latest
-        if len(self._owners) > _MOST_OWNERS:
-            oldest = next((other for other in self._owners if other not in self._open), None)
-            if oldest is not None:
-                del self._owners[oldest]
-        return number, place
+        return _owner(name, k), place
 
     def close(self, connection: StockConnection, place: tuple[str, int] | None) -> None:
         """A connection is gone. Nothing that it has brought is."""
@@ -287,17 +274,24 @@ class Session:
             connection.wire.end()
 
 
+def _owner(name: str, k: int) -> int:
+    """Return the number of an owner. It is made of the name, so that another life of the server knows it again."""
+    digest = hashlib.blake2b(f"{k} {name}".encode("utf-8", "surrogatepass"), digest_size=7).digest()
+    return int.from_bytes(digest, "big") + 1  # 0 is the whole session
+
+
 class StockSessions:
     """The sessions of stock clients of one server.
 
     Attributes:
         server: the server.
-        references: how many proxies there are of each object that is its maker's alone, by ident.
+        references: how many proxies there are of each object that is its maker's alone, by ident; without end
+            where that is not known any more.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.references: dict[str, int] = {}
+        self.references: dict[str, float] = {}
         self._makers: dict[str, Session] = {}
         self._processes: dict[tuple[int, int | None], Session] = {}
         self._named: dict[tuple[str, str, int], Session] = {}
@@ -340,6 +334,7 @@ class StockSessions:
         pid = peer.pid or 0
         known = self._processes.get((pid, peer.started))
         if known is not None and known.alive:
+            self.server.host.resume(known.client, self.server.now())
             return known
         key = f"stock-process:{pid}:{peer.started}".encode()
         caller = Caller(peer.host, pid, peer.command)
@@ -350,12 +345,12 @@ class StockSessions:
 
     def _of_name(self, peer: Peer, domain: str, name: str) -> Session:
         host = peer.host or "unknown"
-        scope = f"{host} pid {peer.pid}" if peer.pid is not None else host
+        scope = _scope(host, peer.pid)
         k = 0
         while (known := self._named.get((scope, name, k))) is not None and known.connections and known.alive:
             k += 1
         if known is not None and known.alive:
-            self.server.host.resume(known.client)
+            self.server.host.resume(known.client, self.server.now())
             return known
         for row in [row for row, session in self._named.items() if not session.alive]:
             del self._named[row]
@@ -380,33 +375,45 @@ class StockSessions:
         self.server.host.adopt(client)
         return Session(self, client, at_end)
 
-    def recall(self) -> None:
+    def recall(self, watched: Container[bytes]) -> None:
         """Take the sessions of stock clients that a log has told of.
 
         Their connections are gone, and they make no others for the threads that had them. What they hold stays theirs:
-        a process that can be watched has it until it ends, any other for the grace that it always has.
+        a process that is watched has it until it ends, any other for the grace that it always has. The proxies of the
+        objects that they had made for themselves were not logged, so that these objects go with their makers.
+
+        Args:
+            watched: the keys of the sessions whose processes the server watches.
         """
         host = self.server.host
         for client in list(host.clients.values()):
             kind, _, rest = client.key.partition(b":")
             if kind == b"stock-process":
-                pid, started = client.pid or 0, int(client.process.rpartition("/")[2])
-                row = (pid, started)
-                self._processes[row] = session = Session(self, client, partial(self._processes.pop, row, None))
+                row = _process(rest)
+                session = self._processes[row] = Session(self, client, partial(self._processes.pop, row, None))
             elif kind == b"stock-session":
                 self._drawn = max(self._drawn, int(rest))
                 session = Session(self, client, lambda: None)
-                who = client.caller
-                scope = f"{who.host} pid {who.pid}" if who.pid else who.host
-                self._named.setdefault((scope, who.label, 0), session)
                 host.suspend(client, self.server.now() + STOCK_GRACE)
             else:
                 continue
             session.recall()
+            if client.key in watched:
+                host.resume(client, self.server.now())
+            if kind == b"stock-session" and not session.made:
+                self._name(session)
             for ident in session.made:
-                self.references[ident] = 1
+                self.references[ident] = inf
                 self._makers[ident] = session
                 self.touch(ident)
+
+    def _name(self, session: Session) -> None:
+        """Have a session known by the name that its client gave, and by the first number that is free."""
+        who, k = session.client.caller, 0
+        scope = _scope(who.host, who.pid or None)
+        while (scope, who.label, k) in self._named:
+            k += 1
+        self._named[scope, who.label, k] = session
 
     # -- objects that go with their last proxy
 
@@ -464,3 +471,14 @@ class StockSessions:
             maker.forget(ident)
             if maker.client.pid is None:
                 self.server.host.end(maker.client, self.server.now())
+
+
+def _scope(host: str, pid: int | None) -> str:
+    """Return within what the name that a client gives means one."""
+    return f"{host} pid {pid}" if pid is not None else host
+
+
+def _process(text: bytes) -> tuple[int, int | None]:
+    """Return the pid and the start time of which the key of a session is made."""
+    pid, started = text.split(b":")
+    return int(pid), int(started) if started != b"None" else None
