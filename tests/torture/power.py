@@ -257,9 +257,26 @@ class Notes:
         os.write(self._fd, json.dumps(values).encode() + b"\n")
 
 
-def notes(path: Path) -> list[list[Any]]:
-    """Return what was noted; the last may be cut off."""
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+class Diary:
+    """What a process has noted, read as it grows.
+
+    Attributes:
+        rows: What was read by now.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._place = 0
+        self.rows: list[list[Any]] = []
+
+    def read(self) -> list[list[Any]]:
+        """Read what has come since, and return all rows."""
+        with open(self._path, "rb") as file:
+            file.seek(self._place)
+            whole, newline, _ = file.read().rpartition(b"\n")  # the last may be cut off
+        self._place += len(whole) + len(newline)
+        self.rows += map(json.loads, whole.splitlines())
+        return self.rows
 
 
 def work(line: Line, url: str, who: str, path: Path) -> None:
@@ -403,7 +420,7 @@ def deaths(count: int, log: str = "disk", clients: int = 6) -> dict[str, Any]:
                     _note(result, machine.cut())
                     machine.boot()
                 machine.ready()
-                told = [Told(who, notes(folder / who)) for who in workers]
+                told = [Told(who, Diary(folder / who).read()) for who in workers]
                 highest = check(url, told, highest, log, result, seen)
     result["seen"] = dict(sorted(seen.items()))
     return result
@@ -480,7 +497,8 @@ def outlived(count: int, log: str = "disk", clients: int = 6) -> dict[str, Any]:
     """Cut the power of a server whose clients are not on its machine, `count` times.
 
     Returns:
-        What was wrong; how often a client that had been told more than the server has was told so, and was not.
+        What was wrong, such as a client that found something missing and was not told; how often clients were told of
+        a loss, and how many of these had indeed counted further than the next server.
     """
     result: dict[str, Any] = {"cuts": 0, "prefixes": 0, "events lost": 0, "told": 0, "knew more": 0, "wrong": []}
     mount_for_ourselves()
@@ -494,21 +512,21 @@ def outlived(count: int, log: str = "disk", clients: int = 6) -> dict[str, Any]:
             workers = {f"w{n}": nursery.fork(work, url, f"w{n}", folder / f"w{n}") for n in range(clients)}
             for worker in workers.values():
                 worker.hear()
+            diaries = [Diary(folder / who) for who in workers]
             for _ in range(count):
                 pause(random.uniform(0.0, 0.3 if log == "disk" else 1.5))
                 _note(result, machine.cut())
-                before = {who: notes(folder / who) for who in workers}
+                before = [len(diary.read()) for diary in diaries]
                 machine.boot()
                 machine.ready()
-                await_progress(folder, before)
-                if log == "process":
-                    for who, rows in before.items():
-                        judge(who, rows, notes(folder / who), result)
+                for diary, known in zip(diaries, before):
+                    await_progress(diary, known)
+                    result["knew more"] += knew_more(diary.rows, known)
             for worker in workers.values():
                 worker.say("end")
             for worker in workers.values():
                 worker.end()
-            told = [Told(who, notes(folder / who)) for who in workers]
+            told = [Told(who, diary.read()) for who, diary in zip(workers, diaries)]
             with another(url) as watch:
                 left: list[str] = []
                 with contextlib.suppress(Empty):
@@ -531,29 +549,20 @@ def outlived(count: int, log: str = "disk", clients: int = 6) -> dict[str, Any]:
     return result
 
 
-def await_progress(folder: Path, before: dict[str, list[list[Any]]]) -> None:
-    """Wait until each client has gone on, or has ended."""
+def await_progress(diary: Diary, known: int) -> None:
+    """Wait until a client has gone on behind what is known of it, or has ended."""
     limit = monotonic() + 60
-    for who, rows in before.items():
-        known = len(rows)
-        while True:
-            new = notes(folder / who)[known:]
-            if sum(what == "count" for what, *_ in new) > 1 or any(what == "error" for what, *_ in new):
-                break
-            if monotonic() > limit:
-                raise TimeoutError(f"{who} does not go on: {notes(folder / who)[-3:]}")
-            pause(0.01)
+    while True:
+        whats = [row[0] for row in diary.read()[known:]]
+        if whats.count("count") > 1 or "error" in whats:
+            return
+        if monotonic() > limit:
+            raise TimeoutError(f"a client does not go on: {diary.rows[-3:]}")
+        pause(0.01)
 
 
-def judge(who: str, before: list[list[Any]], after: list[list[Any]], result: dict[str, Any]) -> None:
-    """Whoever was told more than the server has must be told that; nobody else may find anything missing."""
-    new = after[len(before) :]
-    told = any(what == "told" for what, *_ in new)
-    counted = Told(who, before).counted
-    again = next((values[0] for what, *values in new if what == "again"), None)
-    if again is not None and again < counted:
-        result["knew more"] += 1
-    if not told:
-        going_on = next((values for what, *values in new if what == "count"), [0, 0])
-        if going_on[0] != going_on[1]:
-            result["wrong"].append(f"{who} had counted to {counted}, was told {going_on}, and not of any loss")
+def knew_more(rows: list[list[Any]], known: int) -> bool:
+    """Tell whether a client that was told of a loss then found less than it had counted."""
+    again = next((values[0] for what, *values in rows[known:] if what == "again"), None)
+    counted = next((values[0] for what, *values in reversed(rows[:known]) if what in ("count", "again")), 0)
+    return again is not None and again < counted
