@@ -744,19 +744,25 @@ def test_epochs_count(root: Path) -> None:
 
 
 def test_it_is_on_the_disk_before_it_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File and directory are synced at each beginning; a disk that fails is not passed over."""
-    synced: list[bool] = []
+    """File and directory are synced at each beginning, at the first one all directories above, which may be new, too;
+    a disk that fails is not passed over."""
+    synced: list[tuple[int, int]] = []
     original = os.fsync
 
     def fsync(fd: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+        status = os.fstat(fd)
+        synced.append((status.st_dev, status.st_ino))
         original(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    for _ in range(2):
+    path = root / "a" / "b" / "epoch"
+    path.parent.mkdir(parents=True)
+    known = [(path.parents[place].stat().st_dev, path.parents[place].stat().st_ino) for place in range(3)]
+    for expected in (known, known[:1]):
         synced.clear()
-        EpochFile(root / "epoch").begin(0.0)
-        assert synced == [False, True]
+        EpochFile(path).begin(0.0)
+        assert synced[1 : len(expected) + 1] == expected
+        assert len(synced) > 4 or expected != known
 
     def failing(fd: int) -> None:
         raise OSError(5, "Input/output error")

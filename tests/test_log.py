@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -398,6 +399,59 @@ def test_segments_follow_each_other(tmp_path: Path) -> None:
     log.end(fold=False)
     assert len(Directory(tmp_path).segments()) == 2
     assert _image.capture(read(tmp_path).engine) == _image.capture(log.engine)
+
+
+def test_a_closed_segment_is_on_the_disk_before_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the disk waits for all: a later segment there without an earlier one would be taken for damage."""
+    synced: list[int] = []
+    go = threading.Event()
+    monkeypatch.setattr(_segments, "_sync_data", lambda fd: synced.append(os.fstat(fd).st_ino))
+    log = Written(tmp_path)
+    log.begin()
+
+    def stand_still(log: _segments.SegmentLog) -> None:
+        go.wait(20)
+
+    log.store.log._give(stand_still)
+    log.use(1, 4)
+    log.store.roll(lambda upto: None)
+    log.use(5, 6)
+    log.store.log.when_synced(lambda: None)
+    go.set()
+    log.end(fold=False)
+    assert synced == [path.stat().st_ino for _, path in Directory(tmp_path).segments()]
+
+
+def test_what_may_not_be_on_the_disk_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments before the last one too: their server may have been killed when it had not yet synced them."""
+    log = Written(tmp_path)
+    log.begin()
+    log.use(1, 4)
+    log.store.roll(lambda upto: None)
+    log.use(5, 6)
+    log.end(fold=False)
+    put: list[Path] = []
+    real = Directory.put
+
+    def noted(self: Directory, path: Path, parts: Iterable[bytes | memoryview]) -> None:
+        put.append(path)
+        real(self, path, parts)
+
+    monkeypatch.setattr(Directory, "put", noted)
+    segments = [path for _, path in Directory(tmp_path).segments()]
+    description, _ = _format.read_segment(segments[1].read_bytes())
+    after = Written(tmp_path)
+    after.begin()
+    # The second one says how far the first was on the disk when it was begun.
+    assert put == (segments if description.synced < description.first - 1 else segments[1:])
+    after.end(fold=False)
+    put.clear()
+    last = Written(tmp_path)
+    found = last.begin()
+    assert found.unsure == []
+    assert _image.capture(found.engine) != _image.capture(Engine(found.engine.declarations))
+    last.end(fold=False)
+    assert put == [Directory(tmp_path).segments()[2][1]]
 
 
 def test_a_verdict_is_replayed() -> None:

@@ -7,7 +7,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from registry._addresses._files import sync_directory, write_all
+from registry._addresses._files import sync_directories, sync_directory, write_all
 from registry.errors import RegistryError
 
 
@@ -87,7 +87,7 @@ class EpochFile:
             finally:
                 os.close(fd)
             os.replace(temporary, self._path)
-            sync_directory(self._path)
+            sync_directories(self._path)
             return 1, life
         slots = [self._read_slot(content, offset) for offset in self._OFFSETS]
         good = [slot for slot in slots if slot is not None]

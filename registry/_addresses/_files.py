@@ -84,3 +84,16 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_directories(path: str) -> None:
+    """Make the names of a file and of all directories above it durable; the last of them may just have been made."""
+    above = os.path.dirname(os.path.abspath(path))
+    while True:
+        try:
+            sync_directory(os.path.join(above, "any"))
+        except PermissionError:
+            return  # whoever may not open it has not made what is in it
+        if os.path.ismount(above):
+            return
+        above = os.path.dirname(above)

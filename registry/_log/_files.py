@@ -34,9 +34,8 @@ class Directory:
 
     def ensure(self) -> None:
         """Make the directory where it is missing, for this account alone."""
-        if not self.path.is_dir():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_directory(os.fspath(self.path))
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(os.fspath(self.path))  # also if it was there: whoever made it may have got no further
 
     @property
     def lock(self) -> Path:
@@ -85,17 +84,18 @@ class Directory:
         os.replace(temporary, path)
         sync_directory(os.fspath(path))
 
-    def open(self, path: Path, head: bytes, *, sync: bool) -> int:
-        """Make a segment and return its descriptor, for appending. There was none of its name, or an empty one."""
+    def open(self, path: Path, head: bytes) -> int:
+        """Make a segment and return its descriptor, for appending. There was none of its name, or an empty one.
+
+        It is on the disk: what is written to a file and synced is lost where its name is.
+        """
         temporary = f"{path}.new"
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
         try:
             write_all(fd, head)
-            if sync:
-                os.fsync(fd)
+            os.fsync(fd)
             os.replace(temporary, path)
-            if sync:
-                sync_directory(os.fspath(path))
+            sync_directory(os.fspath(path))
         except BaseException:
             os.close(fd)
             raise

@@ -89,6 +89,7 @@ class Recovered:
         replayed: How many events were replayed.
         snapshot: The event whose snapshot was loaded, 0 if none was.
         tail: The last segment, None if there is none.
+        unsure: Segments before it that may not be on the disk as they are shown.
         beyond: Segments behind it that a loss of power has left without what comes before them.
         warnings: What people are to be told.
         diverged: Events that gave something else.
@@ -99,6 +100,7 @@ class Recovered:
     replayed: int = 0
     snapshot: int = 0
     tail: Segment | None = None
+    unsure: list[Segment] = attrs.field(factory=list)
     beyond: list[Path] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
     diverged: list[Divergence] = attrs.field(factory=list)
@@ -219,7 +221,7 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
         data = path.read_bytes()
         segment, offset = _describe(path, first, data, is_last)
         if offset == 0:
-            found.tail = segment
+            _go_on(found, segment)
             return
         if index < 0:
             index, chain = first - 1, segment.description.chain
@@ -236,11 +238,19 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
             yield segment, names, record
             index, chain, offset = record.last, record.sum, record.end
         segment.index, segment.chain, segment.end = index, chain, offset
-        found.tail = segment
+        _go_on(found, segment)
         if offset < len(data):
             _check_torn(segment, data, [path for _, path in segments[place + 1 :]])
             found.beyond = [path for _, path in segments[place + 1 :]]
             return
+
+
+def _go_on(found: Recovered, segment: Segment) -> None:
+    """Take the next segment as the last one. Of those before it, it says how far they were on the disk."""
+    if found.tail is not None:
+        found.unsure.append(found.tail)
+    found.unsure = [each for each in found.unsure if each.index > max(segment.description.synced, found.snapshot)]
+    found.tail = segment
 
 
 def _describe(path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segment, int]:

@@ -156,7 +156,7 @@ class SegmentLog:
         """
         self.index = self.safe = self.synced = description.first - 1
         self._writer = Writer(self.index, description.chain)
-        self._file = self._open(description, sync=True)
+        self._file = self._open(description)
         self.first, self.size = description.first, self._file.synced_size
         self._thread = threading.Thread(target=self._run, name="registry log", daemon=True)
         self._thread.start()
@@ -208,6 +208,7 @@ class SegmentLog:
         """Call `done` here once all that was committed is on the disk."""
 
         def sync(log: SegmentLog) -> None:
+            log._finish_closed()
             log._sync(log._file)
             log._post(done)
 
@@ -272,12 +273,16 @@ class SegmentLog:
             self._post(self._caught_up)
         else:
             self._sync(self._file)
+        self._finish_closed()
+        return not closing
+
+    def _finish_closed(self) -> None:
+        """Have on the disk what was written before the open segment, which must not be there without it."""
         while self._rolled:
             file, closed = self._rolled.popleft()
             self._sync(file)
             file.close()
             self._post(closed)
-        return not closing
 
     def _write(self, record: bytes, index: int) -> None:
         def write() -> None:
@@ -308,15 +313,14 @@ class SegmentLog:
         before = self._file
 
         def open() -> None:
-            self._file = self._open(structs.replace(description, synced=self.synced), sync=self.disk)
+            self._file = self._open(structs.replace(description, synced=self.synced))
 
         self._with_space(open)
         self._rolled.append((before, closed))
 
-    def _open(self, description: Description, *, sync: bool) -> _File:
+    def _open(self, description: Description) -> _File:
         head = _format.pack_segment(description)
-        fd = self.directory.open(self.directory.segment(description.first), head, sync=sync)
-        return _File(fd, len(head)) if sync else _File(fd, 0, deque([(head, 0)]))
+        return _File(self.directory.open(self.directory.segment(description.first), head), len(head))
 
     def _with_space(self, attempt: Callable[[], None]) -> None:
         """Do something until there is space for it."""

@@ -215,13 +215,15 @@ def take(directory: Directory) -> ServerLock:
 
 
 def salvage(directory: Directory, found: Recovered, number: int) -> None:
-    """Write what was found at the end of the log to a new file, and put aside what was cut from it.
+    """Write what was found at the end of the log to new files, and put aside what was cut from it.
 
     The system may have dropped what it failed to write, and shows it all the same as long as it remembers it; what is
     served must be on the disk.
     """
     for path in found.beyond:
         path.rename(path.with_name(f"{path.name}.{number}.torn"))
+    for segment in found.unsure:
+        directory.put(segment.path, [segment.path.read_bytes()])
     tail = found.tail
     if tail is None or (tail.end == tail.size and tail.index <= found.snapshot):
         return
