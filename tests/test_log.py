@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from engine_driver import SEED, START
+from msgspec import structs
 
 from registry import _codec, _image, _plugins
 from registry._addresses import EpochFile
@@ -225,6 +226,43 @@ def test_after_a_loss_of_power_the_tail_may_have_holes(tmp_path: Path, monkeypat
     segment.write_bytes(hole + writer.take(synced=last))
     with pytest.raises(RegistryError, match="is whole"):
         read(tmp_path)
+
+
+def test_a_loss_of_power_may_leave_a_segment_without_the_end_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut between two records or within one: what follows is put aside, unless that had all been on the disk."""
+    log = Written(tmp_path)
+    log.begin()
+    log.use(1, 4)
+    log.store.roll(lambda upto: None)
+    log.use(5, 6)
+    log.end(fold=False)
+    (_, first), (_, second) = Directory(tmp_path).segments()
+    data, behind = first.read_bytes(), second.read_bytes()
+    head, offset = _format.read_segment(behind)
+    start, end, last = offsets(data)[-2]
+    for length, index in ((end, last), (start + 10, last - 1)):
+        first.write_bytes(data[:length])
+        for synced in (index, index + 1):
+            second.write_bytes(_format.pack_segment(structs.replace(head, synced=synced)) + behind[offset:])
+            with pytest.raises(RegistryError, match="there are later ones in|what came before event"):
+                read(tmp_path)
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(_recovery, "boot", lambda: "another")
+                if synced > index:
+                    with pytest.raises(RegistryError, match="there are later ones in|what came before event"):
+                        read(tmp_path)
+                else:
+                    found = read(tmp_path)
+                    assert (found.index, found.beyond) == (index, [second])
+    second.write_bytes(_format.pack_segment(structs.replace(head, synced=0)) + behind[offset:])
+    monkeypatch.setattr(_recovery, "boot", lambda: "another")
+    after = Written(tmp_path)
+    after.begin()
+    after.end(fold=False)
+    assert [path.name for path in tmp_path.glob(f"{second.name}*.torn")]
+    assert _image.capture(read(tmp_path).engine) == _image.capture(after.engine)
 
 
 def test_a_damaged_snapshot_is_passed_over(tmp_path: Path) -> None:

@@ -70,3 +70,14 @@ def test_whoever_knows_more_than_the_server_is_told() -> None:
 def test_a_server_that_does_not_sync_is_found_out() -> None:
     """The cuts do lose what is not on the disk: a server that lies is seen to have lost what it had acknowledged."""
     assert experiment("power.deaths", 2, "lies")["losses"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11) or sys.platform == "win32", reason="pathlib keeps functions of its own")
+@pytest.mark.parametrize("where", ["", "deep/below"])
+@pytest.mark.parametrize("log", ["disk", "process"])
+def test_whatever_a_disk_may_lose(log: str, where: str) -> None:
+    """Blocks and names that were not synced may be there or not: a server starts, with what had to be there."""
+    counted = experiment("disks.losses", size(1, 10), size(80, 1_000), log, where)
+    assert not counted["wrong"], counted["such as"]
+    assert counted["disks"] >= size(80, 10_000) > counted["empty"]
+    assert (counted["told"] > 0) == (log == "process")

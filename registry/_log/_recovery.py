@@ -239,10 +239,15 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
             index, chain, offset = record.last, record.sum, record.end
         segment.index, segment.chain, segment.end = index, chain, offset
         _go_on(found, segment)
-        if offset < len(data):
-            _check_torn(segment, data, [path for _, path in segments[place + 1 :]])
-            found.beyond = [path for _, path in segments[place + 1 :]]
-            return
+        later = [path for _, path in segments[place + 1 :]]
+        is_cut = bool(later) and behind[place] > index + 1  # between two records, or a whole segment is missing
+        if offset < len(data) or is_cut:
+            proof = _proof(segment, data, later)
+            if proof and offset < len(data):
+                raise damaged(path, offset, f"event {index + 1} cannot be read, and {proof}")
+            if not proof:
+                found.beyond = later
+                return
 
 
 def _go_on(found: Recovered, segment: Segment) -> None:
@@ -267,14 +272,13 @@ def _describe(path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segme
     return Segment(path, description, first - 1, description.chain, offset, len(data)), offset
 
 
-def _check_torn(segment: Segment, data: bytes, later: list[Path]) -> None:
-    """Refuse what cannot be read unless it is a torn tail: nothing proves that it had been whole."""
+def _proof(segment: Segment, data: bytes, later: list[Path]) -> str:
+    """Return what proves that the event behind a segment's end had been whole, so that this is no torn tail."""
     here, index = boot(), segment.index + 1
     same_boot = bool(here) and segment.description.boot == here
-    what = f"event {index} cannot be read"
-    proof = _format.judge(data, segment.end, index, same_boot)
-    if proof is not None:
-        raise damaged(segment.path, segment.end, f"{what}, and a later one at byte {proof} is whole")
+    place = _format.judge(data, segment.end, index, same_boot)
+    if place is not None:
+        return f"a later one at byte {place} is whole"
     for path in later:
         behind = path.read_bytes()
         try:
@@ -282,7 +286,8 @@ def _check_torn(segment: Segment, data: bytes, later: list[Path]) -> None:
         except Unreadable:
             is_proof = same_boot
         if is_proof or _format.judge(behind, 0, index, same_boot) is not None:
-            raise damaged(segment.path, segment.end, f"{what}, and there are later ones in {path.name}")
+            return f"there are later ones in {path.name}"
+    return ""
 
 
 def _step(found: Recovered, event: Event, digest: int, verdicts: Verdicts) -> None:

@@ -12,6 +12,7 @@ answer. Then disks are made as they may be left at any of these moments, and ser
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import random
 import shutil
@@ -64,6 +65,19 @@ class Medium:
     def __init__(self) -> None:
         self.files: dict[int, Thing] = {}
         self.folders: dict[str, Thing] = {"": Thing({})}
+
+    @classmethod
+    def of(cls, tree: dict[str, bytes | None]) -> Medium:
+        """Return a disk that has this for certain, see `left`."""
+        medium = cls()
+        for number, (path, content) in enumerate(tree.items(), 1):
+            folder, _, name = path.rpartition("/")
+            medium.folders[folder].there[name] = path if content is None else number
+            if content is None:
+                medium.folders[path] = Thing({})
+            else:
+                medium.files[number] = Thing(bytearray(content))
+        return medium
 
     def do(self, place: int, deed: Deed) -> None:
         """Take what was done."""
@@ -172,9 +186,10 @@ class Recorder:
     ON = ("open", "close", "write", "pwrite", "ftruncate", "lseek", "fsync", "fdatasync")
     ON_NAMES = ("mkdir", "replace", "rename", "link", "unlink")
 
-    def __init__(self, root: Path, medium: Medium | None = None) -> None:
+    def __init__(self, root: Path, medium: Medium | None = None, base: int = 0) -> None:
         self.root = os.fspath(root)
         self.deeds: list[Deed] = []
+        self._base = base  # how many deeds there were before
         self._lock = threading.RLock()
         self._opened: dict[int, list[Any]] = {}  # by descriptor: file and place in it, or folder
         self._names: dict[str, Any] = {"": ""}
@@ -267,7 +282,7 @@ class Recorder:
 
     def on_fsync(self, real: Any, fd: int) -> None:
         if fd in self._opened:
-            self.deeds.append(("sync", self._opened[fd][0], len(self.deeds)))
+            self.deeds.append(("sync", self._opened[fd][0], self._base + len(self.deeds)))
         else:
             real(fd)
 
@@ -414,6 +429,9 @@ def losses(
 ) -> dict[str, Any]:
     """Make disks as a loss of power may leave them, and start servers on them.
 
+    Of some the server is killed first, and the power goes while the next one starts; of others it goes once more while
+    the server starts on what the first loss has left.
+
     Args:
         lives: How many servers are recorded.
         samples: How many disks are made of what each has done.
@@ -433,27 +451,16 @@ def losses(
             recorded = live(Path(name), log, where, calls)
             counted["deeds"] += len(recorded.deeds)
             counted["events"] += max(recorded.states)
-            places = sorted(how.choices(range(len(recorded.deeds) + 1), k=samples))
+            trial = Trial(Path(name), recorded, log, where, how, counted)
             medium = Medium()
             done = 0
-            seen: dict[int, int] = {}
-            safe = 0
-            for place in places:
+            for place in sorted(how.choices(range(len(recorded.deeds) + 1), k=samples)):
                 for deed in recorded.deeds[done:place]:
                     medium.do(done, deed)
-                    if deed[0] == "answered":
-                        seen[deed[1]] = max(seen.get(deed[1], 0), deed[2])
-                    elif deed[0] == "sync" and isinstance(deed[1], int):
-                        safe = max(safe, last_event(bytes(medium.files[deed[1]].there)))
+                    trial.note(deed, medium)
                     done += 1
-                root = Path(name) / "after"
-                try:
-                    told = recover(root, medium.left(how), recorded, log, where, seen, safe, counted, medium, how)
-                    wrong += [f"life {number}, after deed {place}: {text}" for text in told]
-                except Exception as error:  # noqa: BLE001 - whatever it is, the server should have started
-                    wrong.append(f"life {number}, after deed {place}: {type(error).__name__}: {error}")
-                finally:
-                    shutil.rmtree(root, ignore_errors=True)
+                for text in trial.of(medium, place):
+                    wrong.append(f"life {number}, after deed {place}: {text}")
     return {**dict(sorted(counted.items())), "wrong": len(wrong), "such as": wrong[:5]}
 
 
@@ -478,48 +485,104 @@ def make(root: Path, tree: dict[str, bytes | None]) -> None:
             (root / path).chmod(0o600)
 
 
-def recover(
-    root: Path, tree: dict[str, bytes | None], recorded: Life, log: str, where: str, seen: dict[int, int], safe: int,
-    counted: Counter[str], medium: Medium, how: random.Random,
-) -> list[str]:  # fmt: skip
-    """Start a server on a disk, and return what is wrong with it."""
-    wrong: list[str] = []
-    make(root, tree)
-    counted["disks"] += 1
-    server = begun(root, "boot-2", log, where, recorded.states, wrong)
-    index = server.host.recovered
-    counted["empty"] += not index
-    known = max(seen.values(), default=0)
-    if log == "disk" and index < known:
-        wrong.append(f"events up to {known} were acknowledged, and those up to {index} are there")
-    if index < safe:
-        wrong.append(f"events up to {safe} had been synced, and those up to {index} are there")
-    for number, applied in seen.items():
-        key = recorded.keys[number]
-        hello = _wire.Attach(key, 1, "", "", "", "1", 1, {}, resumes=True, life=recorded.life, applied=applied)
-        reason = server.host._loss_of(hello, server.host.clients.get(key))
-        expected = (
-            "knows nothing of" if applied and not index else "has lost what came" if applied > index else "for dead"
-        )
-        counted["told"] += applied > index
-        if expected not in reason:
-            wrong.append(f"a client that had seen event {applied} of {index} is told: {reason!r}")
-    return wrong
+class Trial:
+    """Servers that are started on disks which another one has left.
 
+    Attributes:
+        seen: The latest event that each client has seen the outcome of.
+        safe: The latest event in a file that was synced.
+    """
 
-def begun(root: Path, boot: str, log: str, where: str, truth: dict[int, int], wrong: list[str]) -> ManagerServer:
-    """Begin the life of a server there, end it again at once, and compare its state with the true one."""
-    plugins = _plugins.load()
-    with booted(boot, root):
-        server = ManagerServer("here", KEY, log=log, state=root / where if where else None)  # type: ignore[arg-type]
+    def __init__(
+        self, folder: Path, recorded: Life, log: str, where: str, how: random.Random, counted: Counter[str]
+    ) -> None:
+        self.seen: dict[int, int] = {}
+        self.safe = 0
+        self._root = folder / "after"
+        self._recorded = recorded
+        self._log: Any = log
+        self._where = where
+        self._how = how
+        self._counted = counted
+
+    def note(self, deed: Deed, medium: Medium) -> None:
+        """Note what has to be there after something was done."""
+        if deed[0] == "answered":
+            self.seen[deed[1]] = max(self.seen.get(deed[1], 0), deed[2])
+        elif deed[0] == "sync" and isinstance(deed[1], int):
+            self.safe = max(self.safe, last_event(bytes(medium.files[deed[1]].there)))
+
+    def of(self, medium: Medium, place: int) -> list[str]:
+        """Lose the power there, and return what is wrong with what is left."""
+        wrong: list[str] = []
+        way = self._how.choice(("once", "once", "twice", "killed"))
+        try:
+            if way == "once":
+                self._judge(medium.left(self._how), "boot-2", wrong)
+                return wrong
+            if way == "twice":
+                after = Medium.of(medium.left(self._how))
+                recorder = Recorder(self._root, after, place)
+                with self._made(after.left()):
+                    self._begin("boot-2", wrong, recorder)
+            else:
+                after = copy.deepcopy(medium)
+                recorder = Recorder(self._root, after, place)
+                with self._made(after.left()):
+                    self._begin("boot-1", wrong, recorder)
+            for number, deed in enumerate(recorder.deeds[: self._how.randint(0, len(recorder.deeds))], place):
+                after.do(number, deed)
+            self._judge(after.left(self._how), "boot-3", wrong)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server should have started
+            wrong.append(f"{type(error).__name__}: {error}")
+        return [f"{text} ({way})" for text in wrong]
+
+    @contextlib.contextmanager
+    def _made(self, tree: dict[str, bytes | None]) -> Iterator[None]:
+        make(self._root, tree)
+        self._counted["disks"] += 1
+        try:
+            yield
+        finally:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def _begin(
+        self, boot: str, wrong: list[str], recorder: contextlib.AbstractContextManager[object] | None = None
+    ) -> ManagerServer:
+        """Begin the life of a server, end it again at once, and compare its state with the true one."""
+        plugins = _plugins.load()
+        root, where = self._root, self._where
         path = root / where if where else root / "home" / "here" / "state"
-        epoch = EpochFile(path / "epoch" if where else path.parent / "epoch").read()
-        head = (epoch.head, epoch.chain) if epoch is not None else (0, 0)
-        found = _recovery.recover(Directory(path), plugins.declarations, code(plugins), head)
-        if hash(_image.capture(found.engine)) != truth.get(found.index):
-            wrong.append(f"what is there is not the state after event {found.index}")
-        server.open()
-        if server._durability is not None:
-            server._durability.log.close()
-        server.stop()
-    return server
+        with booted(boot, root):
+            epoch = EpochFile(path / "epoch" if where else path.parent / "epoch").read()
+            head = (epoch.head, epoch.chain) if epoch is not None else (0, 0)
+            found = _recovery.recover(Directory(path), plugins.declarations, code(plugins), head)
+            if hash(_image.capture(found.engine)) != self._recorded.states.get(found.index):
+                wrong.append(f"what is there is not the state after event {found.index}")
+            server = ManagerServer("here", KEY, log=self._log, state=root / where if where else None)
+            with recorder or contextlib.nullcontext():
+                server.open()
+                if server._durability is not None:
+                    server._durability.log.close()
+            server.stop()
+        return server
+
+    def _judge(self, tree: dict[str, bytes | None], boot: str, wrong: list[str]) -> None:
+        """Start a server on a disk, and look whether all is there that has to be, and whether clients are told."""
+        with self._made(tree):
+            server = self._begin(boot, wrong)
+        index = server.host.recovered
+        self._counted["empty"] += not index
+        known = max(self.seen.values(), default=0)
+        if self._log == "disk" and index < known:
+            wrong.append(f"events up to {known} were acknowledged, and those up to {index} are there")
+        if index < self.safe:
+            wrong.append(f"events up to {self.safe} had been synced, and those up to {index} are there")
+        for number, applied in self.seen.items():
+            key, life = self._recorded.keys[number], self._recorded.life
+            hello = _wire.Attach(key, 1, "", "", "", "1", 1, {}, resumes=True, life=life, applied=applied)
+            reason = server.host._loss_of(hello, server.host.clients.get(key))
+            lost = "has lost what came" if index else "knows nothing of"
+            self._counted["told"] += applied > index
+            if (lost if applied > index else "for dead") not in reason:
+                wrong.append(f"a client that had seen event {applied} of {index} is told: {reason!r}")
