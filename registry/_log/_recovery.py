@@ -6,6 +6,8 @@ The rules, all of which end in a refusal that names file and place rather than i
 * What cannot be read at the very end of the last segment is a torn tail, and is cut, unless something proves that it
   had been whole: a whole record behind it (`_format.judge`), or the head that is recorded in the epoch file at each
   snapshot and at a clean stop.
+* A loss of power may leave a segment without the end of the one before it. The same proofs decide: without one, what
+  follows the gap is put aside.
 * What follows the newest good snapshot is replayed only through the code that it came from.
 
 A replay compares what comes out of each event with the digest that was logged with it. Where they differ, the object's

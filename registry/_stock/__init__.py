@@ -35,6 +35,11 @@ apart connections of one name that are open at once. Where the kernel cannot tel
 is (host, name, number), and what it holds is freed `STOCK_GRACE` seconds after its connection has closed,
 marked as abandoned.
 
+*Restart.* With a log the sessions are there in the next life of the server: of processes that still live, and for a
+while those of names. An owner's number is made of its name, so that a thread has its `rlock` again. Calls that waited
+are undone, since their client was told that they have failed. The proxies of objects that a client had made for itself
+are not in the log: those objects stay until their maker ends.
+
 *Loss.* A reply counts as received when the next request comes on its connection, or when the connection
 ends with nothing unread. A request that comes while the one before it still waits says that the client has
 given that one up (its thread was interrupted): it is undone and never answered, so that the client does not
