@@ -7,7 +7,7 @@ far the clock goes. The host, the engine, the frames and the types are the real 
 
 The callers follow the rules of a client: one session each, several threads with one call under way, replies
 acknowledged by mark and set, a new connection with the next generation that begins with the cancels and goes on
-with what is unanswered. What they do not do is to lose a session: their server lives on.
+with what is unanswered. What they do not do is to lose a session: their server lives on. In `restarts` it does not.
 """
 
 from __future__ import annotations
@@ -136,6 +136,11 @@ class Pending:
         """Whether what it gives can be taken back."""
         return self.method in DECLARATIONS[self.subject.partition(":")[0]].interface.waiting
 
+    @property
+    def reads(self) -> bool:
+        """Whether it leaves no trace."""
+        return self.verb == "look" or self.method in DECLARATIONS[self.subject.partition(":")[0]].interface.readonly
+
 
 class Caller:
     """One session, with its threads."""
@@ -151,6 +156,10 @@ class Caller:
         self.next = 1
         self.generation = 0
         self.connection: Connection | None = None
+        # What it tells when it comes back: the server that it was attached to, and what it has seen of it.
+        self.life = b""
+        self.applied = 0
+        self.acknowledged = 0
         self.token: int | None = None  # of the lock that it holds
         self.permits: list[int] = []  # of the semaphore
         self.alive = True
@@ -178,7 +187,8 @@ class Simulation:
         self.calls = calls
         self.now = START
         self.time = 0.0
-        self.host = Host(DECLARATIONS, IDENTITY, seed=b"%d" % seed, now=START, lease=inf)
+        self.seed = seed
+        self.host = self.make_host()
         self.callers: list[Caller] = []
         self.buried: list[Caller] = []
         self.connections: list[Connection] = []
@@ -190,6 +200,10 @@ class Simulation:
         for _ in range(self.random.randint(2, 4)):
             self.join()
 
+    def make_host(self) -> Host:
+        """Begin a life of the server."""
+        return Host(DECLARATIONS, IDENTITY, seed=b"%d" % self.seed, now=START, lease=inf)
+
     # -- the whole course --------------------------------------------------------------------------
 
     def run(self) -> Recording:
@@ -200,17 +214,19 @@ class Simulation:
                 break
         stalled = not self.settle()
         self.audit()
-        for caller in (*self.callers, *self.buried):
-            for pending in caller.pending.values():
-                self.note(caller, pending, UNKNOWN, inf)
-                if pending.settle is not None and pending.waits:
-                    self.note_undo(caller, pending, UNKNOWN, inf)
-        return Recording(tuple(self.history), tuple(self.refused), stalled)
+        return Recording((*self.history, *self.open_ends()), tuple(self.refused), stalled)
 
     def turn(self) -> None:
         """Let one thing happen."""
+        things = self.things()
+        thing = self.random.choices([thing for thing, _ in things], [weight for _, weight in things])[0]
+        self.tick()
+        thing()
+
+    def things(self) -> list[tuple[Callable[[], object], float]]:
+        """Return what may happen, each with its weight."""
         trouble = self.trouble
-        things: list[tuple[Callable[[], object], float]] = [
+        return [
             (self.some_call, 10),
             (self.some_bytes_up, 14),
             (self.some_bytes_down, 14),
@@ -220,9 +236,6 @@ class Simulation:
             (self.some_death, trouble / 3),
             (self.some_burial, 1),
         ]
-        thing = self.random.choices([thing for thing, _ in things], [weight for _, weight in things])[0]
-        self.tick()
-        thing()
 
     def tick(self) -> float:
         """Return the next moment."""
@@ -236,7 +249,7 @@ class Simulation:
         self.trouble = 0.0
         for _ in range(2_000):
             self.tick()
-            moved = False
+            moved = self.serve()
             for connection in list(self.connections):
                 moved |= self.bytes_up(connection) | self.bytes_down(connection)
             for caller in [caller for caller in self.callers if not caller.alive]:
@@ -252,11 +265,15 @@ class Simulation:
                 elif caller.permits and None in caller.threads:
                     self.call(caller, "semaphore")
                     moved = True
-            if not moved and self.host.next_due() is not None:
+            if not moved and (self.host.next_due() or inf) < inf:
                 self.pass_time()
                 moved = True
             if not moved:
                 return True
+        return False
+
+    def serve(self) -> bool:
+        """Let the server do what it does by itself, while all is wound up; False where there is nothing to do."""
         return False
 
     def audit(self) -> None:
@@ -281,6 +298,7 @@ class Simulation:
                 self.tick()
                 if auditor.connection is not None:
                     self.bytes_up(auditor.connection)
+                    self.serve()
                     self.bytes_down(auditor.connection)
 
     # -- what may happen ---------------------------------------------------------------------------
@@ -353,6 +371,11 @@ class Simulation:
         if connection is not None and connection.attached and not caller.pending and self.random.random() < 0.5:
             above = sorted(seq for seq in caller.heard if seq > caller.mark)
             self.send(caller, connection, Kind.GOODBYE, 0, _wire.encode(above) if above else b"", caller.mark)
+        self.die(caller)
+        self.join()
+
+    def die(self, caller: Caller) -> None:
+        """End a session, with all that it was about."""
         caller.alive = False
         caller.died = self.time
         caller.owing = {seq: pending.subject for seq, pending in caller.pending.items()}
@@ -360,7 +383,6 @@ class Simulation:
         for other in self.connections:
             if other.attachment.label == caller.name:
                 other.open = False
-        self.join()
 
     def some_burial(self) -> None:
         """Let the server learn of a death, after it has read what the dead had sent."""
@@ -391,28 +413,42 @@ class Simulation:
             self.collect()
         self.callers.remove(caller)
         self.buried.append(caller)
-        for kind in ("queue", "lock", "semaphore"):
-            subject = SUBJECTS[kind]
-            rows = {seq: True for seq, other in caller.owing.items() if other == subject}
-            rows |= {seq: False for seq, other in caller.unconfirmed.items() if other == subject}
-            unheard = tuple(((caller.name, seq), certain) for seq, certain in sorted(rows.items()))
-            end = Operation(
-                process=caller.name,
-                verb="end",
-                argument=unheard,
-                invoked=caller.died,
-                returned=self.tick(),
-                subject=subject,
+        self.note_end(caller)
+
+    def note_end(self, caller: Caller) -> None:
+        """Add to the history that a session has ended."""
+        for end in self.ends(caller, None, self.tick()):
+            self.note(end)
+
+    def ends(self, caller: Caller, result: Any, returned: float) -> list[Operation]:
+        """Return what the end of a session is for each object."""
+        rows = []
+        for subject in [SUBJECTS[kind] for kind in ("queue", "lock", "semaphore") if kind in self.kinds]:
+            found = {seq: True for seq, other in caller.owing.items() if other == subject}
+            found |= {seq: False for seq, other in caller.unconfirmed.items() if other == subject}
+            unheard = tuple(((caller.name, seq), certain) for seq, certain in sorted(found.items()))
+            rows.append(
+                Operation(
+                    process=caller.name,
+                    verb="end",
+                    argument=unheard,
+                    result=result,
+                    invoked=caller.died,
+                    returned=returned,
+                    subject=subject,
+                )
             )
-            if kind in self.kinds:
-                self.history.append(end)
+        return rows
 
     def connect(self, caller: Caller) -> None:
         """Make a new connection and attach the session to it."""
         caller.generation += 1
         connection = caller.connection = Connection(caller.name)
         self.connections.append(connection)
-        hello = _wire.Attach(caller.key, 0, "", "test", caller.name, "1", 0, {})
+        known, sent = bool(caller.life), caller.next - 1
+        hello = _wire.Attach(
+            caller.key, 0, "", "test", caller.name, "1", caller.acknowledged, {}, known, caller.life, caller.applied, sent
+        )
         self.send(caller, connection, Kind.ATTACH, 0, _wire.encode(hello))
 
     def cut(self, caller: Caller) -> None:
@@ -631,6 +667,9 @@ class Simulation:
     def hear(self, caller: Caller, connection: Connection, frame: Frame) -> None:
         """Take one frame as a client does."""
         if frame.kind == Kind.ATTACHED:
+            if not self.may_go_on(caller, _wire.decode_attached(frame.body)):
+                return
+            caller.life = self.host.identity.life
             connection.attached = True
             for pending in caller.pending.values():
                 if pending.settle is not None:
@@ -657,19 +696,32 @@ class Simulation:
             return
         self.finish(caller, heard, frame)
 
+    def may_go_on(self, caller: Caller, answer: _wire.Attached) -> bool:
+        """Look at what a session was told that has attached; False where it is lost."""
+        if caller.life and not answer.resumed:
+            self.refused.append(f"{caller.name}: {answer.reason}")
+        return True
+
+    def confirm(self, caller: Caller, pending: Pending) -> None:
+        """Note that the server knows which replies a session had when it made a call."""
+        for seq in pending.told:
+            caller.unconfirmed.pop(seq, None)
+
     def finish(self, caller: Caller, pending: Pending, frame: Frame) -> None:
         """Write down how a call ended."""
         now = self.tick()
         del caller.pending[pending.seq]
         caller.threads[pending.thread] = None
         caller.heard.add(pending.seq)
+        caller.applied = max(caller.applied, frame.applied)
+        if frame.kind == Kind.REPLY and not pending.reads:
+            caller.acknowledged = max(caller.acknowledged, pending.seq)
         if pending.sure and pending.settle is None:
-            for seq in pending.told:
-                caller.unconfirmed.pop(seq, None)
+            self.confirm(caller, pending)
         if frame.kind == Kind.CANCELLED:
             if pending.waits:
-                self.note(caller, pending, UNKNOWN, inf)
-                self.note_undo(caller, pending, None, now)
+                self.note(self.operation(caller, pending, UNKNOWN, inf))
+                self.note(self.undo(caller, pending, None, now))
             return
         result = _codec.decode(frame.body, incoming=_opened)
         if isinstance(result, NoSuchObject) and pending.verb == "look":
@@ -690,26 +742,34 @@ class Simulation:
             result = (holder and holder["label"], tuple(waiter["label"] for waiter in waiters))
         if frame.kind in (Kind.REPLY, Kind.STANDS) and pending.waits:
             caller.unconfirmed[pending.seq] = pending.subject
-        self.note(caller, pending, result, now)
+        self.note(self.operation(caller, pending, result, now))
 
-    def note(self, caller: Caller, pending: Pending, result: Any, returned: float) -> None:
-        """Add an operation to the history."""
-        self.history.append(
-            Operation(
-                process=(caller.name, pending.thread),
-                verb=pending.verb,
-                argument=pending.argument,
-                result=result,
-                invoked=pending.invoked,
-                returned=returned,
-                subject=pending.subject,
-                call=(caller.name, pending.seq),
-            )
+    def open_ends(self) -> list[Operation]:
+        """Return what nobody has heard the end of."""
+        rows = []
+        for caller in (*self.callers, *self.buried):
+            for pending in caller.pending.values():
+                rows.append(self.operation(caller, pending, UNKNOWN, inf))
+                if pending.settle is not None and pending.waits:
+                    rows.append(self.undo(caller, pending, UNKNOWN, inf))
+        return rows
+
+    def operation(self, caller: Caller, pending: Pending, result: Any, returned: float) -> Operation:
+        """Return what a call is in the history."""
+        return Operation(
+            process=(caller.name, pending.thread),
+            verb=pending.verb,
+            argument=pending.argument,
+            result=result,
+            invoked=pending.invoked,
+            returned=returned,
+            subject=pending.subject,
+            call=(caller.name, pending.seq),
         )
 
-    def note_undo(self, caller: Caller, pending: Pending, result: Any, returned: float) -> None:
-        """Add to the history that a call was settled."""
-        undo = Operation(
+    def undo(self, caller: Caller, pending: Pending, result: Any, returned: float) -> Operation:
+        """Return what it is that a call was settled."""
+        return Operation(
             process=(caller.name, pending.thread),
             verb="undo",
             argument=(caller.name, pending.seq),
@@ -718,7 +778,10 @@ class Simulation:
             returned=returned,
             subject=pending.subject,
         )
-        self.history.append(undo)
+
+    def note(self, operation: Operation) -> None:
+        """Add an operation to the history."""
+        self.history.append(operation)
 
 
 def _opened(leaf: Any) -> Any:
