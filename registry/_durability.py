@@ -103,10 +103,24 @@ class Durability:
         """Begin to write, as the life of this number and id."""
         self._store.begin(number, life)
 
-    def serve(self, host: Host) -> None:
-        """Go on with a host that has been made of what was recovered."""
+    async def serve(self, host: Host, stopped: asyncio.Event) -> None:
+        """Go on with a host that has been made of what was recovered; return once its beginning is on the disk.
+
+        Clients tell the next life which one they knew. If that one had lost its beginning, by a loss of power for
+        example, nobody could say what they have missed, and they would lose their sessions for nothing.
+
+        Args:
+            host: The host.
+            stopped: Set where nobody needs to wait any longer.
+        """
         self._host = host
         self._commit()
+        begun = asyncio.Event()
+        self.log.when_synced(begun.set)
+        waiting = [asyncio.ensure_future(each.wait()) for each in (begun, stopped)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
         if host.recovered > self._store.snapshot:
             self._fold(host.recovered)
 

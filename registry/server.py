@@ -417,7 +417,7 @@ class ManagerServer:
         self._recalled = {}
         durability = self._durability
         if durability is not None:
-            durability.serve(self.host)
+            await durability.serve(self.host, self._stop)
         acceptor = await make(lambda: Connection(self), sock=self._accepting)
         log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
         if self.on_ready is not None:

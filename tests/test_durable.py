@@ -6,7 +6,7 @@ import queue
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from servers import Script, Served, another, until
@@ -90,6 +90,23 @@ def test_an_idle_holder_comes_back(home: Path) -> None:
             with another("here") as other:
                 until(lambda ask: next_one.host.clients[key].attachment is not None, other)
             assert client.lock("l").locked()
+
+
+@pytest.mark.parametrize("log", ["process", "disk"])
+def test_nobody_hears_of_a_life_before_it_is_on_the_disk(home: Path, log: Literal["process", "disk"]) -> None:
+    """Else a loss of power could take its beginning, and with it the sessions of all who have heard of it."""
+    server = ManagerServer("here", b"the key of the tests", log=log)
+    synced = []
+
+    def ready() -> None:
+        durability = server._durability
+        assert durability is not None
+        synced.append(durability.log.synced)
+        server._begin_stop()
+
+    server.on_ready = ready
+    server.run()
+    assert synced == [server.host.recovered + 1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -179,9 +179,7 @@ class Log:
         disk, first = self.disk, self.index + 1
         self._first = first
         self._writer = Writer(self.index, chain)
-        head = Description(
-            _format.FORMAT, first, chain, self.synced, str(disk.boots), {}, disk.lives.to_bytes(16, "big"), disk.lives, 0.0
-        )
+        head = Description(_format.FORMAT, first, chain, self.synced, str(disk.boots), {}, b"", disk.lives, 0.0)
         self._file = Content(bytearray(_format.pack_segment(head)))
         disk.files[disk.segment(first).name] = self._file
 

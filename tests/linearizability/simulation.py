@@ -445,10 +445,9 @@ class Simulation:
         caller.generation += 1
         connection = caller.connection = Connection(caller.name)
         self.connections.append(connection)
-        known, sent = bool(caller.life), caller.next - 1
-        hello = _wire.Attach(
-            caller.key, 0, "", "test", caller.name, "1", caller.acknowledged, {}, known, caller.life, caller.applied, sent
-        )
+        known, sent, seen = bool(caller.life), caller.next - 1, caller.acknowledged
+        who = (caller.key, 0, "", "test", caller.name, "1")
+        hello = _wire.Attach(*who, seen, {}, known, caller.life, caller.applied, sent)
         self.send(caller, connection, Kind.ATTACH, 0, _wire.encode(hello))
 
     def cut(self, caller: Caller) -> None:
