@@ -1,7 +1,7 @@
 """A disk that a seed owns, and the log that a simulated server keeps on it.
 
-The bytes are those of `registry._log`: records by its `Writer`, read back by its `recover`, a torn tail put aside by its
-`salvage`. Only the files are a dict. What is written and what is synced is drawn, and so is what a crash leaves:
+The bytes are those of `registry._log`: records by its `Writer`, read back by its `recover`, what is torn put aside by
+its `salvage`. Only the files are a dict. What is written and what is synced is drawn, and so is what a crash leaves:
 
 * After a *kill* the system has all that was written. Of what was on its way to it, it may have a part.
 * After a *power cut* what had been synced is there. Of the rest any part may be missing, in the middle too.

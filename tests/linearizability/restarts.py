@@ -7,8 +7,8 @@ connections had brought when it died is lost, and of what was on its way to them
 
 In some seeds the server dies by a kill: then nobody may miss anything, however many lives it takes. In others the
 machine may lose power under a log that is only written: what had been answered may be lost then. Who has seen of that
-must be told, and lose its session; who has not must go on. The history is then judged twice: as it was, up to the end of
-the power, and as it is, without what was lost.
+must be told, and lose its session; who has not must go on. The history is then judged twice: as it was until then, and
+as it is, without what was lost.
 
 Some laws are looked at directly, since no caller might notice in time: that a replay gives the state that was, that
 waits keep their place and deadline, that tokens never come twice, and that nobody waits beyond its time.
@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 
-from linearizability.checker import UNKNOWN, Model, Operation
+from linearizability.checker import UNKNOWN, Model, Operation, check_objects
 from linearizability.logs import Disk, Log
 from linearizability.models import Lock
 from linearizability.simulation import (
@@ -30,8 +30,7 @@ from linearizability.simulation import (
     IDENTITY,
     KINDS,
     MODELS,
-    START,
-    SUBJECTS,
+    PERMITS,
     Caller,
     Pending,
     Recording,
@@ -110,7 +109,7 @@ class Restarts(Simulation):
         self.earlier: list[tuple[Operation, ...]] = []
         self.broken: list[str] = []
         self.burials: list[Burial] = []
-        self.fed: dict[tuple[str, int], tuple[int, int]] = {}  # the first and the last event of each call
+        self.fed: dict[Any, tuple[float, float]] = {}  # the first and the last event of each call
         self.confirmed: dict[str, list[tuple[float, int, str]]] = {}
         self.doomed: dict[str, float] = {}  # since when callers have seen what is lost
         self.lost = 0
@@ -153,7 +152,7 @@ class Restarts(Simulation):
             (self.fold, 0.3),
             (self.some_return, 3),
             (self.some_work, 1),
-            (self.crash, 0.5 + self.trouble / 4),
+            (self.crash, 0.3 + self.trouble / 6),
         ]
 
     # -- lives of the server -----------------------------------------------------------------------
@@ -228,7 +227,7 @@ class Restarts(Simulation):
         for operation, index in zip(self.history, self.indexes, strict=True):
             if index <= kept or (operation.result is UNKNOWN and operation.verb != "undo"):
                 rows.append((operation, index))
-            elif operation.verb == "undo" or operation.call in self.fed and self.fed[operation.call][0] <= kept:
+            elif operation.verb == "undo" or self.fed.get(operation.call, (inf, inf))[0] <= kept:
                 # It may have waited since before, and its end is lost.
                 rows.append((attrs.evolve(operation, result=UNKNOWN, returned=inf), 0))
         self.history = [operation for operation, _ in rows]
@@ -279,6 +278,14 @@ class Restarts(Simulation):
         if self.log.closed:
             self.disk.fold(self.log.closed)
             self.log.closed = 0
+
+    def settle(self) -> bool:
+        done = super().settle()
+        for hosted in self.host.engine.objects.values():
+            room = {"lock:l": 1, "semaphore:s": PERMITS}.get(hosted.title, 0)
+            if hosted.waits and len(self.host.engine.holders(hosted)) < room:
+                self.broken.append(f"{hosted.title} is free, and {len(hosted.waits)} wait for it at the end")
+        return done
 
     def serve(self) -> bool:
         if self.is_down:
@@ -339,6 +346,8 @@ class Restarts(Simulation):
             self.broken.append(f"{caller.name} has {what}, and {said}")
         if not is_lost:
             return True
+        if caller.key in self.host.clients:
+            self.broken.append(f"{caller.name} has lost its session, and the server has it still")
         self.lost += 1
         self.die(caller)
         self.join()
@@ -420,6 +429,21 @@ def waits(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
         for hosted in engine.objects.values()
         if hosted.waits
     }
+
+
+def wrong(recording: RestartRecording, limit: int = 2_000_000) -> str:
+    """Return what is wrong with what came of a seed, or an empty string."""
+    if recording.refused:
+        return f"the server refused what a caller sent: {recording.refused}"
+    if recording.broken:
+        return f"broken promises: {recording.broken}"
+    if recording.stalled:
+        return "calls without an answer"
+    for history in (*recording.earlier, recording.history):
+        verdict = check_objects(history, RESTART_MODELS, limit=limit)
+        if not verdict:
+            return str(verdict)
+    return ""
 
 
 def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> RestartRecording:

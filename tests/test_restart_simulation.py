@@ -1,0 +1,63 @@
+"""Servers that die and go on from their log: every seed keeps every promise, and broken servers are found out."""
+
+from __future__ import annotations
+
+import pytest
+from linearizability.checker import Undecided
+from linearizability.log_mutants import LOG_MUTANTS
+from linearizability.mutants import Mutant
+from linearizability.restarts import KINDS, record, wrong
+from sizes import LONG, size
+
+pytestmark = pytest.mark.once
+
+SEEDS = size(150, 10_000)
+
+
+def test_a_seed_is_a_history_of_lives() -> None:
+    """What a seed has shown it shows again."""
+    assert [record(seed) for seed in range(6)] == [record(seed) for seed in range(6)]
+    assert record(1).history != record(2).history
+
+
+@pytest.mark.timeout(7200 if LONG else 300)
+def test_nothing_is_missing_after_a_death_of_the_server() -> None:
+    """Killed between any two events and their records, it goes on as if nothing had been; what is lost is told."""
+    calls = lives = lost = earlier = 0
+    for seed in range(SEEDS):
+        recording = record(seed)
+        problem = wrong(recording)
+        assert not problem, f"seed {seed}: {problem}\nto see it again: linearizability.restarts.record({seed})"
+        calls += len(recording.history)
+        lives += recording.lives
+        lost += recording.lost
+        earlier += len(recording.earlier)
+    assert calls > 20 * SEEDS
+    assert lives > 3 * SEEDS
+    assert min(lost, earlier) > SEEDS / 10
+
+
+@pytest.mark.parametrize("mutant", LOG_MUTANTS, ids=lambda mutant: mutant.title)
+def test_a_broken_server_is_found_out(mutant: Mutant) -> None:
+    """Each way to be broken shows in one of a few seeds."""
+    with mutant.active():
+        for seed in range(200):
+            try:
+                if wrong(record(seed, mutant.kinds), limit=20_000):
+                    return
+            except Undecided:
+                continue  # the next one may be easier
+            except Exception:  # noqa: BLE001 - what is broken may fall over, which is not for the laws to find
+                continue
+    pytest.fail("nobody has noticed")
+
+
+def test_there_are_broken_servers_enough() -> None:
+    """Among them is one for each type, and each leaves no trace."""
+    assert len(LOG_MUTANTS) >= 20
+    assert {kind for mutant in LOG_MUTANTS for kind in mutant.kinds} == set(KINDS)
+    before = [[owner.__dict__.get(name) for owner, name, _ in mutant.changes] for mutant in LOG_MUTANTS]
+    for mutant in LOG_MUTANTS:
+        with mutant.active():
+            pass
+    assert before == [[owner.__dict__.get(name) for owner, name, _ in mutant.changes] for mutant in LOG_MUTANTS]
