@@ -42,7 +42,7 @@ class Line:
         self._generation = 0
         self._next = 1
         self._acknowledged = 0
-        self._applied = 0  # the latest event of the server that a reply has come from
+        self._applied = 0  # the latest event of the server that an answer has come from
         self._above: list[int] = []
         self._reader = _wire.Reader()
 
@@ -186,6 +186,7 @@ class Line:
             if slot.asked != self._generation:
                 raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")
             if frame.kind in _SETTLED:  # any other is its own reply, which was on its way
+                self._applied = max(self._applied, frame.applied)
                 del self._pending[frame.sequence]
         else:
             if frame.applied > self._applied:

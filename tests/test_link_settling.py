@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from registry import _codec, _link, _plugins, _wire
+from registry import _codec, _image, _link, _plugins, _wire
 from registry._attachments import Attachment, Identity
 from registry._host import Host
 from registry._pending import Pending
@@ -85,14 +85,14 @@ def host() -> Host:
     return life(b"l")
 
 
-def life(letter: bytes) -> Host:
+def life(letter: bytes, image: bytes = b"") -> Host:
     identity = Identity(
         address="memory://", name="x", pid=0, since=START, host="h", version="1", python="3", epoch=1,
         life=letter * 16, plugins={},
     )  # fmt: skip
-    return Host(
-        _plugins.load(only=["registry_containers", "registry_sync"]).declarations, identity, seed=b"s", now=START
-    )
+    declarations = _plugins.load(only=["registry_containers", "registry_sync"]).declarations
+    engine = _image.restore(declarations, image) if image else None
+    return Host(declarations, identity, seed=b"s", now=START, engine=engine)
 
 
 def test_a_grant_that_overtakes_its_undo_is_taken_back(host: Host) -> None:
@@ -183,6 +183,34 @@ def test_a_lost_session_is_not_begun_anew_unnoticed(host: Host) -> None:
         link.call(count, "incr", NOTHING, about=About("counter:c"))
     assert len(pipes) == 3
     assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 2
+
+
+def test_who_has_seen_an_undo_that_is_lost_has_lost_its_session(host: Host) -> None:
+    """Power is lost between a grant and its undo: nobody holds what the one who has forgotten it was granted."""
+    hosts, pipes, images = [host], [], []
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        pipes.append(Pipe(hosts[-1]))
+        return Dialed(pipes[-1], Greeting(hosts[-1].greeting, "x"), b"", True)
+
+    def interrupt() -> None:
+        images.append(_image.capture(host.engine))  # what is left of it
+        raise Interruption
+
+    link = _link.Link(connect, "x", timeout=2.0)
+    count = link.handle("counter", "c", NOTHING)
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    pipes[0].before_reading.append(interrupt)
+    with pytest.raises(Interruption):
+        link.call(link.handle("lock", "l", NOTHING), "acquire", NOTHING, about=About("lock:l"), waiting=True)
+    link.call(count, "get", NOTHING, about=About("counter:c"), readonly=True)
+    assert not link._pending  # it has seen that it holds nothing
+    hosts.append(life(b"m", images[0]))
+    pipes[-1].close()
+    assert hosts[-1].statistics("lock", "l")["holder"] is not None
+    with pytest.raises(StateLost, match="this session had seen"):
+        link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert hosts[-1].statistics("lock", "l")["holder"] is None
 
 
 def test_a_loss_that_an_interrupt_hid_is_told_to_the_next_call(host: Host) -> None:
