@@ -53,7 +53,7 @@ class Attempt:
         fate: What is known of it: "open", "answered", "nothing" (no effect), "undone" (no effect any more), "unknown".
         leaving: When it was given up.
         closed: When its undo was answered.
-        confirmed: Its session has told that it has its reply.
+        confirmed: Its session has told that it has its reply; the answer to `confirmer` says so.
         confirms: Those whose replies its own answer confirms.
     """
 
@@ -67,6 +67,7 @@ class Attempt:
     leaving: float = inf
     closed: float = inf
     confirmed: bool = False
+    confirmer: Attempt | None = None
     confirms: list[Attempt] = attrs.field(factory=list)
 
     @property
@@ -124,7 +125,8 @@ class Record:
             if attempt.begun > self.ended.get(attempt.session, inf):
                 self.broken.append(f"{attempt.call} was answered in a session that had ended, which nobody was told")
             for other in attempt.confirms:
-                other.confirmed |= other.session == attempt.session
+                if other.session == attempt.session and not other.confirmed:
+                    other.confirmed, other.confirmer = True, attempt
         elif slot.insisting:
             attempt.leaving = min(attempt.leaving, now)  # it is made all the same, unless its session is lost
         elif isinstance(error, CallTimeout):
@@ -163,10 +165,8 @@ class Record:
         """A session has attached. Whoever never heard so calls nothing, and may do it again in another life."""
         self.lives[session] = life
 
-    def session_ended(self, session: str, life: int, begun: float) -> None:
-        """The server has ended a session, after the moment `begun`."""
-        if not any(attempt.slot.sent and attempt.session == session for attempt in self.attempts):
-            return  # its client never heard that it was there, and may begin it once more
+    def unheard(self, session: str) -> dict[str, tuple[tuple[Any, bool], ...]]:
+        """Return for each object the calls of a session whose results it has not acknowledged, if it ends now."""
         rows: dict[str, list[tuple[Any, bool]]] = {subject: [] for subject in RETURNING}
         for attempt in self.attempts:
             subject = self.subject(attempt)
@@ -177,9 +177,14 @@ class Record:
             elif attempt.fate == "answered" and not attempt.confirmed and attempt.heard is not None:
                 if attempt.heard.kind == Kind.REPLY:
                     rows[subject].append((attempt.call, False))
+        return {subject: tuple(sorted(row)) for subject, row in rows.items()}
+
+    def session_ended(self, session: str, life: int, begun: float, unheard: dict[str, Any]) -> None:
+        """The server has ended a session, after the moment `begun`."""
+        if not any(attempt.slot.sent and attempt.session == session for attempt in self.attempts):
+            return  # its client never heard that it was there, and may begin it once more
         now = self.ended[session] = self.tick()
-        for subject, unheard in rows.items():
-            row = tuple(sorted(unheard))
+        for subject, row in unheard.items():
             self.ends.append(self.operation(subject, session, (session, -1), "end", row, begun, now))
 
     def thread_left(self, thread: int, session: str) -> None:

@@ -31,7 +31,8 @@ from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
 from registry import SharedObject, _keeper, _line, _link, _transport, _wire
 from registry._attachments import Client, Identity
-from registry._host import Host
+from registry._engine import Engine
+from registry._host import Host, Log
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
 from registry.proxies import _locks
@@ -72,17 +73,23 @@ class Recording:
 
 
 class Life(Host):
-    """One life of the server, which tells of the sessions that it ends."""
+    """One life of the server, which tells of the sessions that it ends.
 
-    def __init__(self, world: World, number: int) -> None:
+    With a log all lives are one in the history, whose `number` is 1.
+    """
+
+    def __init__(self, world: World, number: int, engine: Engine | None = None, log: Log | None = None) -> None:
         identity = Identity(
             address="tcp://here:1", name="simulated", pid=1, since=START, host="here", version="1", python="3",
-            epoch=number, life=number.to_bytes(16, "big"), plugins={},
+            epoch=number, life=number.to_bytes(16, "big"), plugins={}, log="memory" if log is None else "process",
         )  # fmt: skip
         seed = b"%d" % number
-        super().__init__(DECLARATIONS, identity, seed=seed, now=world.wall, lease=world.lease)
-        self.number = number
-        self.engine.index += number * LIFE
+        now, lease = world.wall, world.lease
+        super().__init__(DECLARATIONS, identity, seed=seed, now=now, lease=lease, engine=engine, log=log)
+        self.number = 1
+        if log is None:
+            self.number = number
+            self.engine.index += number * LIFE
         self.told = Greeting(self.greeting, ADDRESS)
         self.world = world
 
@@ -91,7 +98,7 @@ class Life(Host):
         begun = self.world.record.tick()
         super().end(client, now)
         if known:
-            self.world.record.session_ended(self.world.sessions[client.key], self.number, begun)
+            self.world.session_ended(self.world.sessions[client.key], begun)
 
 
 # -- all of it
@@ -105,6 +112,8 @@ class World:
         kinds: Which types are used.
         calls: How many things are done before all is wound up.
     """
+
+    most_lives, life_span = 5, 15
 
     def __init__(self, seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> None:
         self.random = random = Random(seed)
@@ -127,7 +136,11 @@ class World:
         self.making: Program | None = None
         self.left: set[str] = set()  # the types of which something may be held by nobody
         self.life = 1
-        self.host: Life | None = Life(self, 1)
+        self.host: Life | None = self.make_life()
+
+    def make_life(self) -> Life:
+        """Begin a life of the server, which remembers nothing."""
+        return Life(self, self.life)
 
     @property
     def wall(self) -> float:
@@ -234,18 +247,24 @@ class World:
             things.append((self.advance, 10))
         if self.host is None:
             things.append((self.revive, 2))
+        else:
+            things += self.duties()
         if self.dead:
             things.append((self.bury, 1))
         if self.late_cuts and any(wire.down and not wire.hung_up for wire in self.wires):
             things.append((self.cut_late, 1))
         if trouble:
             things += [(self.cut, trouble / 2), (self.interrupt, trouble), (self.die, trouble / 10)]
-            if self.restarts and self.host is not None and self.life < 5:
-                things.append((self.crash, trouble / 15))
+            if self.restarts and self.host is not None and self.life < self.most_lives:
+                things.append((self.crash, trouble / self.life_span))
         if len(things) == 1:
             self.pass_time(inf)  # nothing else can happen
             return
         self.random.choices([thing for thing, _ in things], [weight for _, weight in things])[0]()
+
+    def duties(self) -> list[tuple[Callable[[], object], float]]:
+        """Return what the server has to do by itself, each with its weight."""
+        return []
 
     # -- what may happen
 
@@ -385,6 +404,11 @@ class World:
             host.end(client, self.wall)
         self.collect()
 
+    def session_ended(self, session: str, begun: float) -> None:
+        """The server has ended a session, after the moment `begun`."""
+        if self.host is not None:
+            self.record.session_ended(session, self.host.number, begun, self.record.unheard(session))
+
     def is_of(self, key: bytes, program: Program) -> bool:
         """Tell whether a session is one of a process."""
         return self.sessions[key].partition(".")[0] == program.name
@@ -398,9 +422,9 @@ class World:
         self.host = None
 
     def revive(self) -> None:
-        """Let a server come, which remembers nothing."""
+        """Let a server come."""
         self.life += 1
-        self.host = Life(self, self.life)
+        self.host = self.make_life()
 
     # -- the end
 
@@ -478,11 +502,18 @@ class World:
 
 def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> Recording:
     """Record the history of a seed."""
-    # Destructors give back what blocks have held. What they do is not to depend on when the collector comes by.
+    return quietly(World, seed, kinds, calls)
+
+
+def quietly(world: type[World], seed: int, kinds: tuple[str, ...], calls: int) -> Recording:
+    """Record a history without the garbage collector.
+
+    Destructors give back what blocks have held. What they do is not to depend on when the collector comes by.
+    """
     collects = gc.isenabled()
     gc.disable()
     try:
-        return World(seed, kinds, calls).run()
+        return world(seed, kinds, calls).run()
     finally:
         if collects:
             gc.enable()

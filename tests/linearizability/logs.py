@@ -239,3 +239,53 @@ class Log:
             self.disk.lose_power()
             return self.synced
         return self.safe
+
+
+class Logged:
+    """What the simulation of a server does with its log; it is mixed into one that has a `host`, and can `collect`."""
+
+    host: Any
+    disk: Disk
+    log: Log
+    collect: Callable[[], None]
+
+    def note_safe(self, index: int) -> None:
+        """Take note of what has happened for certain."""
+
+    def release(self) -> None:
+        """Let the server send what is safe."""
+        self.host.release(self.log.safe)
+        self.collect()
+        self.note_safe(self.log.safe)
+
+    def commit(self) -> None:
+        """End a turn of the server."""
+        self.log.commit(self.host.engine)
+        if not self.disk.durable and self.disk.random.random() < 0.9:  # else there is no space
+            self.write()
+
+    def write(self) -> None:
+        """Have the system take what is on its way to it."""
+        self.log.write()
+        self.release()
+
+    def sync(self) -> None:
+        """Have the disk take what the system has."""
+        self.log.sync()
+        self.release()
+
+    def begin(self) -> None:
+        """Have the beginning of a life synced before anybody hears of it, as a server does."""
+        self.log.commit(self.host.engine)
+        self.sync()
+
+    def roll(self) -> None:
+        """Go on in another segment."""
+        self.log.roll()
+        self.release()
+
+    def fold(self) -> None:
+        """Have a snapshot made of what is in closed segments."""
+        if self.log.closed:
+            self.disk.fold(self.log.closed)
+            self.log.closed = 0

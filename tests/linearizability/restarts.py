@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 
 from linearizability.checker import UNKNOWN, Model, Operation, check_objects
-from linearizability.logs import Disk, Log
+from linearizability.logs import Disk, Log, Logged
 from linearizability.models import Lock
 from linearizability.simulation import (
     DECLARATIONS,
@@ -96,7 +96,7 @@ class Burial:
     noted: bool = False
 
 
-class Restarts(Simulation):
+class Restarts(Logged, Simulation):
     """A server that dies and comes back, its callers, and the pipes between them."""
 
     def __init__(self, seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> None:
@@ -148,7 +148,7 @@ class Restarts(Simulation):
             (self.commit, 8),
             (self.write, 4),
             (self.sync, 2),
-            (self.log.roll, 0.3),
+            (self.roll, 0.3),
             (self.fold, 0.3),
             (self.some_return, 3),
             (self.some_work, 1),
@@ -218,7 +218,7 @@ class Restarts(Simulation):
             rows = self.confirmed.get(caller.name, [])
             self.confirmed[caller.name] = [row for row in rows if row[0] <= kept]
             caller.unconfirmed |= {seq: subject for index, seq, subject in rows if index > kept}
-        self.note_burials(kept)
+        self.note_safe(kept)
 
     def lose(self, kept: int) -> None:
         """Put the history aside that was, and go on with what is left of it."""
@@ -244,40 +244,7 @@ class Restarts(Simulation):
             self.host.halt("fragile", self.random.choice("ab"), "it is not what it was", self.now)
         self.begin()
 
-    def begin(self) -> None:
-        """Have the beginning of a life synced before anybody hears of it, as a server does."""
-        self.log.commit(self.host.engine)
-        self.sync()
-
     # -- what may happen ---------------------------------------------------------------------------
-
-    def commit(self) -> None:
-        """End a turn of the server."""
-        self.log.commit(self.host.engine)
-        if not self.disk.durable and self.random.random() < 0.9:  # else there is no space
-            self.write()
-
-    def write(self) -> None:
-        """Have the system take what is on its way to it."""
-        self.log.write()
-        self.release()
-
-    def sync(self) -> None:
-        """Have the disk take what the system has."""
-        self.log.sync()
-        self.release()
-
-    def release(self) -> None:
-        """Let the server send what is safe."""
-        self.host.release(self.log.safe)
-        self.collect()
-        self.note_burials(self.log.safe)
-
-    def fold(self) -> None:
-        """Have a snapshot made of what is in closed segments."""
-        if self.log.closed:
-            self.disk.fold(self.log.closed)
-            self.log.closed = 0
 
     def settle(self) -> bool:
         done = super().settle()
@@ -389,7 +356,7 @@ class Restarts(Simulation):
 
     def note_end(self, caller: Caller) -> None:
         self.burials.append(Burial(caller, self.host.engine.index))
-        self.note_burials(self.log.safe)
+        self.note_safe(self.log.safe)
 
     def open_ends(self) -> list[Operation]:
         rows = super().open_ends()
@@ -406,10 +373,10 @@ class Restarts(Simulation):
                 rows += self.ends(caller, UNKNOWN, inf)
         return rows
 
-    def note_burials(self, safe: float) -> None:
+    def note_safe(self, index: int) -> None:
         """Note the ends of sessions that are safe, and have taken effect for certain."""
         for burial in self.burials:
-            if not burial.noted and burial.index <= safe:
+            if not burial.noted and burial.index <= index:
                 burial.noted = True
                 self.heard_at = burial.index
                 super().note_end(burial.caller)

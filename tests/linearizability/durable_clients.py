@@ -1,0 +1,145 @@
+"""Record histories of real clients whose server dies and goes on from its log.
+
+As in `clients`, but what comes after a death of the server knows all that had been answered: the log is that of `logs`,
+and the server is killed between any two steps. So all its lives are one in the history. A client may lose its session
+only where its lease has run out, or where it has lost patience with a server that did not come back in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import attrs
+
+from linearizability.attempts import KINDS
+from linearizability.clients import DECLARATIONS, Life, Recording, World, quietly
+from linearizability.logs import Disk, Log, Logged
+from registry import _wire
+from registry._attachments import Client
+from registry._engine import Engine
+from registry._events import Call, Event
+
+LOST = "the server took this session for dead, and freed what it held"  # the only reason there may be
+
+
+class DurableLife(Life):
+    """One life of a server that has a log."""
+
+    def _loss_of(self, hello: _wire.Attach, client: Client | None) -> str:
+        reason = super()._loss_of(hello, client)
+        if reason and reason != LOST:
+            self.world.record.broken.append(f"{self.world.sessions[hello.key]} was told that {reason}")
+        return reason
+
+
+@attrs.frozen
+class End:
+    """A session was ended, by the event `index`, after the moment `begun`; `unheard` as `Record.unheard` has it."""
+
+    session: str
+    begun: float
+    index: int
+    unheard: dict[str, Any]
+
+
+class DurableWorld(Logged, World):
+    """A server that has a log, its clients, and the pipes between them."""
+
+    most_lives, life_span = 9, 6
+
+    def __init__(self, seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> None:
+        self.disk: Disk
+        self.log: Log
+        self.engine: Engine
+        self.ends: list[End] = []
+        self.fed: dict[tuple[str, int], int] = {}  # the first event of each call
+        super().__init__(seed, kinds, calls)
+        self.restarts = True
+        self.begin()
+
+    def run(self) -> Recording:
+        """Let the clients call and the server die, wind up, and look at what is left."""
+        found = super().run()
+        return attrs.evolve(found, broken=(*found.broken, *self.disk.broken))
+
+    # -- lives of the server
+
+    def make_life(self) -> Life:
+        if not hasattr(self, "disk"):
+            self.disk = Disk(self.random, DECLARATIONS, durable=self.random.random() < 0.5)
+            self.found = self.disk.recover()
+        self.disk.lives = self.life
+        self.log = Log(self.disk, self.found, self.note_event)
+        self.engine = self.found.engine
+        return DurableLife(self, self.life, self.engine, self.log)
+
+    def begin(self) -> None:
+        """End the sessions of processes that are known to be dead first."""
+        gone = [program for program in self.programs if program.is_local and not program.alive]
+        for program in gone:
+            for client in [client for key, client in self.host.clients.items() if self.is_of(key, program)]:
+                self.host.end(client, self.wall)
+        self.dead = [program for program in self.dead if program not in gone]
+        super().begin()
+
+    def crash(self) -> None:
+        super().crash()
+        least = self.log.crash(power=False)
+        self.found = self.disk.recover()
+        kept = self.found.index
+        self.disk.forget(kept)
+        broken = self.record.broken
+        if kept < least:
+            broken.append(f"event {least} was safe, and the log ends with event {kept}")
+        for program in self.programs:
+            if program.alive and program.link._applied > kept:
+                broken.append(f"{program.name} has seen event {program.link._applied}, and {kept} is the last")
+        self.note_safe(kept)
+        self.ends.clear()  # whom it had ended lives on
+        self.fed = {call: index for call, index in self.fed.items() if index <= kept}
+        for attempt in self.record.attempts:
+            told = attempt.confirmer
+            if told is not None and self.fed.get(told.call, inf) > kept:
+                attempt.confirmed, attempt.confirmer = False, None  # by a read, of which nothing is known any more
+
+    def revive(self) -> None:
+        super().revive()
+        self.begin()
+
+    # -- what the log does
+
+    def duties(self) -> list[tuple[Callable[[], object], float]]:
+        things: list[tuple[Callable[[], object], float]] = []
+        if not self.log.rests:
+            things += [(self.commit, 10), (self.sync, 3)]
+        if self.calls > 0:
+            things += [(self.roll, 0.2), (self.fold, 0.2)]
+        return things
+
+    def waits_for_the_server(self) -> bool:
+        return super().waits_for_the_server() or not self.log.rests
+
+    # -- what is written down
+
+    def note_event(self, event: Event, index: int) -> None:
+        """Note which calls reach the engine."""
+        if isinstance(event, Call):
+            session = self.engine.sessions[event.session]
+            self.fed.setdefault((self.sessions[session.key], event.seq), index)
+
+    def session_ended(self, session: str, begun: float) -> None:
+        self.ends.append(End(session, begun, self.engine.index, self.record.unheard(session)))
+        self.note_safe(self.log.safe)
+
+    def note_safe(self, index: int) -> None:
+        """Note the ends of sessions that are safe, and have taken effect for certain."""
+        for end in [end for end in self.ends if end.index <= index]:
+            self.ends.remove(end)
+            self.record.session_ended(end.session, 1, end.begun, end.unheard)
+
+
+def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> Recording:
+    """Record the history of a seed."""
+    return quietly(DurableWorld, seed, kinds, calls)
