@@ -55,6 +55,7 @@ class Attempt:
         closed: When its undo was answered.
         confirmed: Its session has told that it has its reply; the answer to `confirmer` says so.
         confirms: Those whose replies its own answer confirms.
+        applied: The event of its answer, which came by a connection that was made after so many `losses`.
     """
 
     client: str
@@ -69,6 +70,8 @@ class Attempt:
     confirmed: bool = False
     confirmer: Attempt | None = None
     confirms: list[Attempt] = attrs.field(factory=list)
+    applied: int = 0
+    losses: int = 0
 
     @property
     def session(self) -> str:
@@ -91,6 +94,8 @@ class Record:
         self.ends: list[Operation] = []
         self.ended: dict[str, float] = {}  # the sessions that the server has ended, and when
         self.broken: list[str] = []
+        self.fed: dict[tuple[str, int], int] = {}
+        self.losses: list[int] = []  # the last events that were left each time what had been answered was lost
 
     def tick(self) -> float:
         """Return the next moment."""
@@ -158,6 +163,34 @@ class Record:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
         else:
             self.broken.append(f"{attempt.call} was undone, and settled by a frame of kind {frame.kind}")
+
+    # -- what is lost
+
+    def arrived(self, slot: Pending, frame: Frame, losses: int) -> None:
+        """An answer has arrived, by a connection that was made after so many losses."""
+        attempt = self.by_slot.get(id(slot))
+        if attempt is not None:
+            attempt.applied, attempt.losses = frame.applied, losses
+
+    def may_be_lost(self, attempt: Attempt) -> None:
+        """Look whether the answer that a thread has just taken is lost by now."""
+        if attempt.fate in ("answered", "undone") and any(
+            attempt.applied > kept for kept in self.losses[attempt.losses :]
+        ):
+            self.void(attempt)
+
+    def lose(self, kept: int, fed: dict[tuple[str, int], int]) -> None:
+        """What came after an event has never been; `fed` has the first events of the calls that are left."""
+        self.losses.append(kept)
+        self.fed = fed
+        for attempt in self.attempts:
+            if attempt.applied > kept and attempt.fate in ("answered", "undone"):
+                self.void(attempt)
+
+    def void(self, attempt: Attempt) -> None:
+        """The answer to an attempt is lost: what came of it is unknown where it has begun before, and nothing else."""
+        attempt.fate = "unknown" if attempt.call in self.fed else "nothing"
+        attempt.heard, attempt.ended, attempt.closed, attempt.confirmed = None, inf, inf, False
 
     # -- the server's side
 

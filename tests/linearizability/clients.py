@@ -505,7 +505,7 @@ def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> Record
     return quietly(World, seed, kinds, calls)
 
 
-def quietly(world: type[World], seed: int, kinds: tuple[str, ...], calls: int) -> Recording:
+def quietly(world: Callable[[int, tuple[str, ...], int], Any], seed: int, kinds: tuple[str, ...], calls: int) -> Any:
     """Record a history without the garbage collector.
 
     Destructors give back what blocks have held. What they do is not to depend on when the collector comes by.

@@ -3,6 +3,9 @@
 As in `clients`, but what comes after a death of the server knows all that had been answered: the log is that of `logs`,
 and the server is killed between any two steps. So all its lives are one in the history. A client may lose its session
 only where its lease has run out, or where it has lost patience with a server that did not come back in time.
+
+In some seeds the machine may lose power under a log that is only written, as in `restarts`. Then a client is also told,
+of all that it had been answered, that it is lost; the history is judged as it was until then, and without that.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 import attrs
 
 from linearizability.attempts import KINDS
+from linearizability.checker import UNKNOWN, Operation
 from linearizability.clients import DECLARATIONS, Life, Recording, World, quietly
 from linearizability.logs import Disk, Log, Logged
 from registry import _wire
@@ -21,16 +25,37 @@ from registry._attachments import Client
 from registry._engine import Engine
 from registry._events import Call, Event
 
-LOST = "the server took this session for dead, and freed what it held"  # the only reason there may be
+DEAD = "the server took this session for dead, and freed what it held"
+
+
+@attrs.frozen
+class DurableRecording(Recording):
+    """What came of a seed.
+
+    Attributes:
+        earlier: The histories up to each loss of what had been answered.
+        lives: How many lives there were.
+        lost: How many sessions were told that something was lost.
+    """
+
+    earlier: tuple[tuple[Operation, ...], ...]
+    lives: int
+    lost: int
 
 
 class DurableLife(Life):
     """One life of a server that has a log."""
 
+    world: DurableWorld
+
     def _loss_of(self, hello: _wire.Attach, client: Client | None) -> str:
         reason = super()._loss_of(hello, client)
-        if reason and reason != LOST:
-            self.world.record.broken.append(f"{self.world.sessions[hello.key]} was told that {reason}")
+        before, world = int.from_bytes(hello.life, "big"), self.world
+        has_lost = hello.applied > min(world.kept[before - 1 :], default=inf)
+        world.lost += has_lost
+        if has_lost != (reason not in ("", DEAD)):
+            what = f"had seen event {hello.applied} of {before} in {world.kept}"
+            world.record.broken.append(f"{world.sessions[hello.key]} {what} and was told {reason!r}")
         return reason
 
 
@@ -54,21 +79,29 @@ class DurableWorld(Logged, World):
         self.log: Log
         self.engine: Engine
         self.ends: list[End] = []
+        self.noted: list[tuple[End, list[Operation]]] = []
         self.fed: dict[tuple[str, int], int] = {}  # the first event of each call
+        self.can_lose_power = seed % 3 == 0
+        self.kept: list[int] = []  # the last events that were left of each life
+        self.earlier: list[tuple[Operation, ...]] = []
+        self.lost = 0
         super().__init__(seed, kinds, calls)
         self.restarts = True
         self.begin()
 
-    def run(self) -> Recording:
+    def run(self) -> DurableRecording:
         """Let the clients call and the server die, wind up, and look at what is left."""
         found = super().run()
-        return attrs.evolve(found, broken=(*found.broken, *self.disk.broken))
+        broken = (*found.broken, *self.disk.broken)
+        return DurableRecording(
+            found.history, found.models, found.refused, broken, found.stalled, tuple(self.earlier), self.life, self.lost
+        )
 
     # -- lives of the server
 
     def make_life(self) -> Life:
         if not hasattr(self, "disk"):
-            self.disk = Disk(self.random, DECLARATIONS, durable=self.random.random() < 0.5)
+            self.disk = Disk(self.random, DECLARATIONS, durable=not self.can_lose_power and self.random.random() < 0.5)
             self.found = self.disk.recover()
         self.disk.lives = self.life
         self.log = Log(self.disk, self.found, self.note_event)
@@ -86,19 +119,36 @@ class DurableWorld(Logged, World):
 
     def crash(self) -> None:
         super().crash()
-        least = self.log.crash(power=False)
+        power = self.can_lose_power and self.random.random() < 0.5
+        least = self.log.crash(power)
         self.found = self.disk.recover()
         kept = self.found.index
+        self.kept.append(kept)
         self.disk.forget(kept)
-        broken = self.record.broken
         if kept < least:
-            broken.append(f"event {least} was safe, and the log ends with event {kept}")
-        for program in self.programs:
-            if program.alive and program.link._applied > kept:
-                broken.append(f"{program.name} has seen event {program.link._applied}, and {kept} is the last")
+            self.record.broken.append(f"event {least} was safe, and the log ends with event {kept}")
+        if kept < self.log.safe:
+            self.earlier.append((*self.record.history(), *self.open_ends()))
+        self.go_back(kept)
+
+    def open_ends(self) -> list[Operation]:
+        """Return the ends of sessions that may or may not have taken effect for others."""
+        return [
+            self.record.operation(subject, end.session, (end.session, -1), "end", row, end.begun, inf, UNKNOWN)
+            for end in self.ends
+            for subject, row in end.unheard.items()
+        ]
+
+    def go_back(self, kept: int) -> None:
+        """Take note that what came after an event has never been."""
         self.note_safe(kept)
         self.ends.clear()  # whom it had ended lives on
+        for end, rows in [(end, rows) for end, rows in self.noted if end.index > kept]:
+            self.noted.remove((end, rows))
+            self.record.ended.pop(end.session, None)
+            self.record.ends = [row for row in self.record.ends if row not in rows]
         self.fed = {call: index for call, index in self.fed.items() if index <= kept}
+        self.record.lose(kept, self.fed)
         for attempt in self.record.attempts:
             told = attempt.confirmer
             if told is not None and self.fed.get(told.call, inf) > kept:
@@ -137,9 +187,11 @@ class DurableWorld(Logged, World):
         """Note the ends of sessions that are safe, and have taken effect for certain."""
         for end in [end for end in self.ends if end.index <= index]:
             self.ends.remove(end)
+            count = len(self.record.ends)
             self.record.session_ended(end.session, 1, end.begun, end.unheard)
+            self.noted.append((end, self.record.ends[count:]))
 
 
-def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> Recording:
+def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> DurableRecording:
     """Record the history of a seed."""
     return quietly(DurableWorld, seed, kinds, calls)

@@ -57,6 +57,7 @@ class Wire:
         self.hung_up = False  # by the server, or by what is between
         self.read = True  # by the server
         self.swallows = False  # the first write after the end is not told so
+        self.losses = len(world.record.losses)  # of what had been answered, by now
 
     def send(self, data: bytes) -> None:
         random, crew = self.world.random, self.world.crew
@@ -140,6 +141,7 @@ class Link(_link.Link):
     """A link that writes down its attempts, and gives each of its sessions numbers of its own."""
 
     process: Program
+    reads_from: Wire
     count = 0
 
     def _new_session(self) -> None:
@@ -160,9 +162,11 @@ class Link(_link.Link):
         except BaseException as error:
             world.record.end(attempt, None, error)
             self.process.heard(attempt, error)
+            world.record.may_be_lost(attempt)
             raise
         world.record.end(attempt, frame, None)
         self.process.heard(attempt, None)
+        world.record.may_be_lost(attempt)
         return frame
 
     def result(self, *args: Any, **kwargs: Any) -> Any:
@@ -189,7 +193,9 @@ class Link(_link.Link):
         there = self._pending.get(slot.seq) is slot
         super()._dismiss(slot)
         if there and slot.reply is not None:
-            self.process.world.record.settled(slot, slot.reply)
+            record = self.process.world.record
+            record.settled(slot, slot.reply)
+            record.may_be_lost(record.by_slot[id(slot)])
 
     def keep(self, connected: Any = None) -> None:
         if self.kept is not None:
@@ -216,11 +222,19 @@ class Link(_link.Link):
             kept.turn(said(), min(_keeper.ATTEMPT, self.lease / 3))
         self.kept = None
 
+    def _read(self, transport: Any, deadline: float | None) -> None:
+        self.reads_from = transport
+        super()._read(transport, deadline)
+
     def _hand_out(self, frame: Frame) -> None:
         slot = self._pending.get(frame.sequence)
+        if slot is not None and (not slot.abandoned or frame.kind in (Kind.CANCELLED, Kind.STANDS)):
+            self.process.world.record.arrived(slot, frame, self.reads_from.losses)
         super()._hand_out(frame)
         if slot is not None and slot.abandoned and self._pending.get(frame.sequence) is not slot:
-            self.process.world.record.settled(slot, frame)
+            record = self.process.world.record
+            record.settled(slot, frame)
+            record.may_be_lost(record.by_slot[id(slot)])
 
 
 def _says(wire: Any, events: int) -> bool:
