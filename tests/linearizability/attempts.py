@@ -95,6 +95,7 @@ class Record:
         self.ended: dict[str, float] = {}  # the sessions that the server has ended, and when
         self.broken: list[str] = []
         self.fed: dict[tuple[str, int], int] = {}
+        self.seen: dict[str, int] = {}  # the latest event that each session has seen the outcome of
         self.losses: list[int] = []  # the last events that were left each time what had been answered was lost
 
     def tick(self) -> float:
@@ -171,6 +172,7 @@ class Record:
         attempt = self.by_slot.get(id(slot))
         if attempt is not None:
             attempt.applied, attempt.losses = frame.applied, losses
+            self.seen[attempt.session] = max(self.seen.get(attempt.session, 0), frame.applied)
 
     def may_be_lost(self, attempt: Attempt) -> None:
         """Look whether the answer that a thread has just taken is lost by now."""

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from linearizability.attempts import KINDS
-from linearizability.checker import UNKNOWN, Operation
+from linearizability.checker import UNKNOWN, Operation, check_objects
 from linearizability.clients import DECLARATIONS, Life, Recording, World, quietly
 from linearizability.logs import Disk, Log, Logged
 from registry import _wire
@@ -51,11 +51,13 @@ class DurableLife(Life):
     def _loss_of(self, hello: _wire.Attach, client: Client | None) -> str:
         reason = super()._loss_of(hello, client)
         before, world = int.from_bytes(hello.life, "big"), self.world
-        has_lost = hello.applied > min(world.kept[before - 1 :], default=inf)
-        world.lost += has_lost
-        if has_lost != (reason not in ("", DEAD)):
-            what = f"had seen event {hello.applied} of {before} in {world.kept}"
-            world.record.broken.append(f"{world.sessions[hello.key]} {what} and was told {reason!r}")
+        session = world.sessions[hello.key]
+        seen, left = world.record.seen.get(session, 0), min(world.kept[before - 1 :], default=inf)
+        world.lost += seen > left
+        if seen > left and not world.can_lose_power:
+            world.record.broken.append(f"{session} had seen event {seen}, and a kill has left {left}")
+        if (seen > left) != (reason not in ("", DEAD)):
+            world.record.broken.append(f"{session} had seen event {seen}, {left} is left, and it was told {reason!r}")
         return reason
 
 
@@ -93,8 +95,9 @@ class DurableWorld(Logged, World):
         """Let the clients call and the server die, wind up, and look at what is left."""
         found = super().run()
         broken = (*found.broken, *self.disk.broken)
+        models = {**found.models, **self.record.models(tuple(operation for row in self.earlier for operation in row))}
         return DurableRecording(
-            found.history, found.models, found.refused, broken, found.stalled, tuple(self.earlier), self.life, self.lost
+            found.history, models, found.refused, broken, found.stalled, tuple(self.earlier), self.life, self.lost
         )
 
     # -- lives of the server
@@ -127,7 +130,10 @@ class DurableWorld(Logged, World):
         self.disk.forget(kept)
         if kept < least:
             self.record.broken.append(f"event {least} was safe, and the log ends with event {kept}")
-        if kept < self.log.safe:
+        if not self.can_lose_power:
+            early = [name for name, seen in self.record.seen.items() if seen > kept]
+            self.record.broken += [f"{name} has seen what is after event {kept}" for name in early]
+        elif kept < self.log.safe:
             self.earlier.append((*self.record.history(), *self.open_ends()))
         self.go_back(kept)
 
@@ -190,6 +196,21 @@ class DurableWorld(Logged, World):
             count = len(self.record.ends)
             self.record.session_ended(end.session, 1, end.begun, end.unheard)
             self.noted.append((end, self.record.ends[count:]))
+
+
+def wrong(recording: DurableRecording, limit: int = 2_000_000) -> str:
+    """Return what is wrong with what came of a seed, or an empty string."""
+    if recording.refused:
+        return f"the server refused what a client sent: {recording.refused}"
+    if recording.broken:
+        return f"broken promises: {recording.broken}"
+    if recording.stalled:
+        return f"it does not come to an end: {recording.stalled}"
+    for history in (*recording.earlier, recording.history):
+        verdict = check_objects(history, recording.models, limit=limit)
+        if not verdict:
+            return str(verdict)
+    return ""
 
 
 def record(seed: int, kinds: tuple[str, ...] = KINDS, calls: int = 60) -> DurableRecording:

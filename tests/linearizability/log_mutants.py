@@ -1,6 +1,7 @@
-"""Servers that go on from their log in a way that is broken on purpose, to show that `restarts` would notice.
+"""Servers and clients that go on in another life in a way that is broken on purpose.
 
-As in `mutants`; what is put in the place of something is what holds answers back, and what goes on in another life.
+As in `mutants`; what is put in the place of something is what holds answers back, what goes on in another life, and
+what a client does to come back to it. `restarts` and `durable_clients` are to notice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from registry._attachments import Client
 from registry._engine import Engine
 from registry._events import Begin, Call, Event, Halted, Output, Resumed, Suspended
 from registry._host import Host, Log
+from registry._link import Link
+from registry._pending import Pending
 from registry._sessions import Ranges
+from registry._transport import Dialed
+from registry._wire import Frame
 
 LOG_MUTANTS: list[Mutant] = []
 
@@ -320,3 +325,108 @@ def _() -> tuple[Change, ...]:
         return sparing
 
     return ((Host, "_attach", change),)
+
+
+# -- clients that come back
+
+
+RESUMING_MUTANTS: list[Mutant] = []
+
+
+def resuming(title: str, *kinds: str) -> Callable[[Callable[[], tuple[Change, ...]]], None]:
+    """Add what the function returns to the list of clients that do not come back as they should."""
+
+    def add(changes: Callable[[], tuple[Change, ...]]) -> None:
+        RESUMING_MUTANTS.append(Mutant(title, kinds, changes()))
+
+    return add
+
+
+def before_another_life(then: Callable[[Link], None]) -> tuple[Change, ...]:
+    """Return a change that does something before a session is brought to another life of its server."""
+
+    def change(attach: Method) -> Method:
+        def both(self: Link, dialed: Dialed, limit: float | None) -> None:
+            if self._known and dialed.greeting.life != self._life:
+                then(self)
+            attach(self, dialed, limit)
+
+        return both
+
+    return ((Link, "_attach", change),)
+
+
+@resuming("a client does not tell what it has seen", "counter", "lock")
+def _() -> tuple[Change, ...]:
+    def then(self: Link) -> None:
+        self._applied = 0
+
+    return before_another_life(then)
+
+
+@resuming("the answer to an undo does not count as seen", "lock", "semaphore")
+def _() -> tuple[Change, ...]:
+    def change(hand_out: Method) -> Method:
+        def blind(self: Link, frame: Frame) -> None:
+            seen = self._applied
+            slot = self._pending.get(frame.sequence)
+            hand_out(self, frame)
+            if slot is not None and slot.abandoned:
+                self._applied = seen
+
+        return blind
+
+    return ((Link, "_hand_out", change),)
+
+
+@resuming("what was sent to an earlier life is made anew", "counter", "queue")
+def _() -> tuple[Change, ...]:
+    def then(self: Link) -> None:
+        row, self._pending = self._pending, {}
+        for slot in row.values():
+            if slot.sent and not slot.done:
+                slot.seq, self._next = self._next, self._next + 1
+            self._pending[slot.seq] = slot
+
+    return before_another_life(then)
+
+
+@resuming("what was sent to an earlier life is taken for done", "counter", "lock")
+def _() -> tuple[Change, ...]:
+    def change(send: Method) -> Method:
+        def trusting(self: Link, slot: Pending, *rest: Any) -> None:
+            if not slot.sent or self._generation == slot.asked:
+                send(self, slot, *rest)
+
+        return trusting
+
+    return ((Link, "_send", change),)
+
+
+@resuming("what was given up in an earlier life is forgotten", "lock", "semaphore")
+def _() -> tuple[Change, ...]:
+    def then(self: Link) -> None:
+        for seq, slot in list(self._pending.items()):
+            if slot.abandoned:
+                del self._pending[seq]
+
+    return before_another_life(then)
+
+
+@resuming("another life is another server, which is told to nobody", "counter", "lock")
+def _() -> tuple[Change, ...]:
+    def then(self: Link) -> None:
+        row, number = self._pending, self._next
+        self._new_session()
+        self._pending, self._next = row, max(number, self._next)
+
+    return before_another_life(then)
+
+
+@resuming("a session takes up the numbers of its calls from the beginning", "counter", "queue")
+def _() -> tuple[Change, ...]:
+    def then(self: Link) -> None:
+        if not self._pending:
+            self._next -= self._next % 100_000 - 1
+
+    return before_another_life(then)
