@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import signal
 import threading
@@ -14,6 +15,7 @@ from sizes import size
 from torture.nursery import experiment
 
 from registry import ManagerServer, SharedObject
+from registry._log import _segments
 from registry.errors import OutcomeUnknown, RegistryError
 
 HOLDER = """
@@ -107,6 +109,18 @@ def test_nobody_hears_of_a_life_before_it_is_on_the_disk(home: Path, log: Litera
     server.on_ready = ready
     server.run()
     assert synced == [server.host.recovered + 1]
+
+
+def test_a_disk_that_fails_at_the_start_ends_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The beginning cannot be synced: the server says so, and does not wait for ever."""
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "as if the disk had failed")
+
+    monkeypatch.setattr(_segments, "_sync_data", fail)
+    server = ManagerServer("here", b"the key of the tests", log="process")
+    with pytest.raises(RegistryError, match="cannot be written: .*as if the disk had failed"):
+        server.run()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
