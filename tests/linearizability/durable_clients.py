@@ -121,6 +121,8 @@ class DurableWorld(Logged, World):
         super().begin()
 
     def crash(self) -> None:
+        if self.random.random() < 0.15:
+            self.stop()
         super().crash()
         power = self.can_lose_power and self.random.random() < 0.5
         least = self.log.crash(power)

@@ -116,11 +116,15 @@ class Disk(Directory):
     def fold(self, upto: int) -> None:
         """Make a snapshot of what ends with an event, as the server's other process does."""
         found = self.recover(upto)
-        picture = Picture(_format.FORMAT, found.index, found.chain, {}, b"", found.engine.epoch, 0.0)
-        name: Any = File(self, self.snapshot(found.index).name)
-        self.put(name, _format.pack_snapshot(picture, _image.capture(found.engine)))
+        self.take_picture(found.engine, found.chain)
+
+    def take_picture(self, engine: Engine, chain: int) -> None:
+        """Make a snapshot of a state."""
+        picture = Picture(_format.FORMAT, engine.index, chain, {}, b"", engine.epoch, 0.0)
+        name: Any = File(self, self.snapshot(engine.index).name)
+        self.put(name, _format.pack_snapshot(picture, _image.capture(engine)))
         if self.random.random() < 0.9:  # else the end comes first
-            self.head = (found.index, found.chain)
+            self.head = (engine.index, chain)
             self.trim()
 
     def forget(self, index: int) -> None:
@@ -226,6 +230,11 @@ class Log:
                 self.sync()
 
     @property
+    def chain(self) -> int:
+        """The sum of the last record."""
+        return self._writer.chain
+
+    @property
     def rests(self) -> bool:
         """Whether all that was added is safe."""
         return self.safe == self.index
@@ -289,3 +298,9 @@ class Logged:
         if self.log.closed:
             self.disk.fold(self.log.closed)
             self.log.closed = 0
+
+    def stop(self) -> None:
+        """End a life in order: leave a snapshot, and nothing to replay."""
+        self.log.commit(self.host.engine)
+        self.sync()
+        self.disk.take_picture(self.host.engine, self.log.chain)

@@ -178,7 +178,9 @@ class Restarts(Logged, Simulation):
         return host
 
     def crash(self) -> None:
-        """Let the server die, or the machine lose its power."""
+        """Let the server die, now and then in order, or the machine lose its power."""
+        if self.random.random() < 0.15:
+            self.stop()
         power = self.can_lose_power and self.random.random() < 0.5
         for connection in list(self.connections):
             for _ in range(self.random.randint(0, len(connection.down))):
