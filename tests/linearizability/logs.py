@@ -177,7 +177,6 @@ class Log:
         self._written = found.index
         self._closing = 0
         self._open(found.chain)
-        self._file.sync()
 
     def _open(self, chain: int) -> None:
         disk, first = self.disk, self.index + 1
@@ -185,6 +184,7 @@ class Log:
         self._writer = Writer(self.index, chain)
         head = Description(_format.FORMAT, first, chain, self.synced, str(disk.boots), {}, b"", disk.lives, 0.0)
         self._file = Content(bytearray(_format.pack_segment(head)))
+        self._file.sync()
         disk.files[disk.segment(first).name] = self._file
 
     def append(self, event: Event, outputs: list[Output], verdicts: Verdicts) -> None:
