@@ -18,7 +18,7 @@ from registry._attachments import Attachment
 from registry._host import Host
 from registry._link import Link
 from registry._pending import Pending
-from registry._transport import Transport
+from registry._transport import Transport, is_gone
 from registry._wire import Frame, Kind
 from registry.errors import RegistryError
 
@@ -63,13 +63,24 @@ def _() -> tuple[Change, ...]:
 
 @mutant("the received mark passes a call that was given up", "lock", "semaphore")
 def _() -> tuple[Change, ...]:
-    def change(mark: Method) -> Method:
-        def passing(self: Link) -> int:
-            return next((seq for seq, slot in self._pending.items() if not slot.abandoned), self._next) - 1
+    def change(send_frame: Method) -> Method:
+        def passing(self: Link, kind: int, seq: int, body: bytes) -> bool:
+            transport = self._transport
+            if transport is None:
+                return False
+            unanswered = next((number for number, slot in self._pending.items() if not slot.abandoned), seq)
+            try:
+                transport.send(_wire.pack(kind, body, self._generation, seq, min(unanswered, seq) - 1 if seq else 0))
+            except BaseException as error:
+                self._break(transport)
+                if not is_gone(error):
+                    raise
+                return False
+            return True
 
         return passing
 
-    return ((Link, "_mark", change),)
+    return ((Link, "_send_frame", change),)
 
 
 @mutant("what was granted is acknowledged before its caller has it", "queue")
