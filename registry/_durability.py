@@ -67,6 +67,7 @@ class Durability:
         self._host: Host
         self._committing = False
         self._closed = 0  # the last event of the segments that are to be folded
+        self._settled: asyncio.Event | None = None
         self._store = Store(
             path,
             epoch,
@@ -112,6 +113,9 @@ class Durability:
         Args:
             host: The host.
             stopped: Set where nobody needs to wait any longer.
+
+        Raises:
+            RegistryError: The log cannot be written.
         """
         self._host = host
         self._commit()
@@ -121,6 +125,8 @@ class Durability:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
+        if self.failure is not None:
+            raise self.failure
         if host.recovered > self._store.snapshot:
             self._fold(host.recovered)
 
@@ -147,6 +153,8 @@ class Durability:
         text = f"the log in {self._store.directory.path} cannot be written: {error}"
         log.critical("%s; nothing since event %d is acknowledged. Stopping", text, self.log.safe)
         self.failure = RegistryError(f"{text}; start the server again once that is mended: it goes on from the log")
+        if self._settled is not None:
+            self._settled.set()
         self._failed()
 
     def _fold(self, upto: int) -> None:
@@ -179,8 +187,8 @@ class Durability:
     def _keep_picture(self, write: Callable[[], None]) -> None:
         try:
             write()
-        except OSError as error:
-            log.warning("no snapshot could be written (%s); the next start replays the log", error)
+        except (OSError, RegistryError) as error:
+            log.warning("the snapshot could not be finished (%s); the next start replays what is in none", error)
 
     # -- the end
 
@@ -188,10 +196,10 @@ class Durability:
         """Wait until what was answered is safe and has left, unless there is no space for it."""
         self._commit()
         if self.log.failure is None:
-            settled = asyncio.Event()
-            self.log.when_synced(settled.set)
+            self._settled = asyncio.Event()
+            self.log.when_synced(self._settled.set)
             try:
-                await asyncio.wait_for(settled.wait(), SETTLE)
+                await asyncio.wait_for(self._settled.wait(), SETTLE)
             except asyncio.TimeoutError:
                 log.warning("stopping although not all of the log could be written; what is not in it was not answered")
 
@@ -202,7 +210,10 @@ class Durability:
         if self.log.failure is None:
             self._keep_picture(self._store.take_picture(self._host.engine))
         elif self.failure is None:
-            self.failure = RegistryError(f"the log could not be finished: {self.log.failure}")
+            self.failure = RegistryError(
+                f"the log in {self._store.directory.path} could not be finished: {self.log.failure}; what is not in it "
+                "was not answered"
+            )
 
     def release(self) -> None:
         """Let go of the directory."""

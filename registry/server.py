@@ -416,18 +416,22 @@ class ManagerServer:
             self.watch(self.host.clients[key], pidfd)
         self._recalled = {}
         durability = self._durability
-        if durability is not None:
-            await durability.serve(self.host, self._stop)
-        acceptor = await make(lambda: Connection(self), sock=self._accepting)
-        log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
-        if self.on_ready is not None:
-            self.on_ready()
-        if self.idle_limit is not None:
-            loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
+        acceptor = None
         try:
+            if durability is not None:
+                await durability.serve(self.host, self._stop)
+            acceptor = await make(lambda: Connection(self), sock=self._accepting)
+            log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
+            if self.on_ready is not None:
+                self.on_ready()
+            if self.idle_limit is not None:
+                loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
             await self._stop.wait()
         finally:
-            acceptor.close()
+            if acceptor is not None:
+                acceptor.close()
+            else:
+                self._accepting.close()
             if durability is None:
                 self.host.drain("the server was stopped")  # else they come back, and wait on
             self.flush()

@@ -208,3 +208,38 @@ def test_kills() -> None:
     assert counted["put"] == counted["got or left"]
     for name in ("tokens that came twice", "tokens that did not grow", "got twice", "got and never put"):
         assert counted[name] == 0, name
+
+
+def fails(*args: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("log", ["process", "disk"])
+def test_a_server_is_not_ready_before_its_log_can_be_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, log: Literal["process", "disk"]
+) -> None:
+    """A disk that fails at the first event of a life is told by the start, not by what is called then."""
+    server = ManagerServer("here", b"the key of the tests", log=log)
+    with monkeypatch.context() as patched:
+        patched.setattr(_segments._File, "write", fails)
+        with pytest.raises(RegistryError, match=r"the log in .* cannot be written: \[Errno 5\] .*; start the server"):
+            server.start()
+    with ManagerServer("here", b"the key of the tests", log=log), another("here") as client:
+        assert client.counter("c").incr() == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_fails_in_a_stop_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once: nobody waits for a log that cannot be written any more, nor says that it is for want of time."""
+    server = ManagerServer("here", b"the key of the tests", log="process").start()
+    with another("here") as client, monkeypatch.context() as patched:
+        client.counter("c").incr()
+        patched.setattr(_segments, "_sync_data", fails)
+        server.stop()
+    assert server._thread is not None and not server._thread.is_alive()
+    assert "cannot be written: [Errno 5] Input/output error" in caplog.text
+    assert "stopping although" not in caplog.text
+    with ManagerServer("here", b"the key of the tests", log="process"), another("here") as client:
+        assert client.counter("c").incr() == 2

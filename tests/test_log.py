@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -521,3 +521,117 @@ def test_a_verdict_is_replayed() -> None:
     assert _image.capture(second) == _image.capture(first)
     stopped = second.find("counter", "c")
     assert stopped is not None and stopped.stopped == "MemoryError in incr()"
+
+
+def test_nothing_overtakes_what_a_thread_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the thread has done what it was given first does not mean that it has done what came then."""
+    log = Written(tmp_path)
+    log.begin()
+    log.store.log.commit()
+    log.store.log.when_synced(lambda: None)
+    while len(log.posted) < 2:
+        pass  # the loop has not heard of it
+    writes, go_on = threading.Event(), threading.Event()
+    write = os.write
+
+    def writing(fd: int, data: bytes) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            writes.set()
+            go_on.wait(30)
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", writing)
+    log.use(1, 1)
+    assert writes.wait(30)
+    log.turn()
+    log.use(2, 3)
+    go_on.set()
+    log.end(fold=False)
+    assert log.safe[-1] == log.engine.index and log.safe == sorted(log.safe)
+    assert _image.capture(read(tmp_path).engine) == _image.capture(log.engine)
+
+
+def test_after_an_error_no_segment_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would continue a record that was never written, and the log would be refused as a damaged one."""
+    log = Written(tmp_path)
+    log.begin()
+    log.use(1, 2)
+    index = log.engine.index
+
+    def broken(fd: int, data: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", broken)
+        log.use(3, 3)
+    log.store.roll(lambda index: None)
+    log.end(fold=False)
+    assert len(log.failures) == len(Directory(tmp_path).segments()) == 1
+    assert read(tmp_path).index == index
+
+
+@pytest.mark.parametrize("what", ["write", "fsync", "replace"])
+def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It would take the space that there is too little of; the error names the file."""
+    directory = Directory(tmp_path, 3)
+    path = directory.snapshot(7)
+
+    def broken(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, what, broken)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}\.3\.new'"):
+        directory.put(path, [b"one", b"two"])
+    if what != "fsync":
+        with pytest.raises(OSError, match=rf"No space left on device: '{path}\.3\.new'"):
+            directory.open(path, b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_lives_do_not_write_into_one_file(tmp_path: Path) -> None:
+    """A process that folds outlives a server that is killed, and the next server may have the same folded."""
+    path = Directory(tmp_path).snapshot(7)
+
+    def parts() -> Iterator[bytes]:
+        yield b"one"
+        Directory(tmp_path, 2).put(path, [b"another"])
+        yield b"two"
+
+    Directory(tmp_path, 1).put(path, parts())
+    assert [(each, each.read_bytes()) for each in tmp_path.iterdir()] == [(path, b"onetwo")]
+
+
+def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
+    """Whatever it was to become; and nothing else."""
+    written(tmp_path)
+    left = ["{}.snapshot.4.new", "{}.segment.4.new", "{}.segment.4.torn.4.new", "{}.snapshot.new"]
+    for name in left:
+        (tmp_path / name.format("0" * 19 + "9")).write_bytes(b"half")
+    (tmp_path / "mine.new").write_bytes(b"whole")
+    log = Written(tmp_path)
+    log.begin()
+    log.end(fold=False)
+    assert [path.name for path in tmp_path.glob("*.new")] == ["mine.new"]
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a thread nor a lock: it can be tried again, in the same process too."""
+    written(tmp_path)
+    log = Written(tmp_path)
+
+    def broken(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", broken)
+        with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / 'lock'}'"):
+            log.begin()
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochFile, "record", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            log.begin()
+    log.store.release()
+    assert not [thread for thread in threading.enumerate() if thread.name == "registry log"]
+    again = Written(tmp_path)
+    again.begin()
+    again.end(fold=True)

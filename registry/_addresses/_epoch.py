@@ -7,7 +7,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from registry._addresses._files import sync_directories, sync_directory, write_all
+from registry._addresses._files import about, sync_directories, sync_directory, write_all
 from registry.errors import RegistryError
 
 
@@ -82,8 +82,9 @@ class EpochFile:
             temporary = f"{self._path}.new"
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
-                write_all(fd, self._slot(Life(1, now, life)).ljust(self.SIZE, b"\0"))
-                os.fsync(fd)
+                with about(temporary):
+                    write_all(fd, self._slot(Life(1, now, life)).ljust(self.SIZE, b"\0"))
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.replace(temporary, self._path)
@@ -154,9 +155,10 @@ class EpochFile:
         return content.ljust(self.SIZE, b"\0") if content else None
 
     def _write_slot(self, fd: int, place: int, life: Life) -> None:
-        os.lseek(fd, self._OFFSETS[place], os.SEEK_SET)
-        write_all(fd, self._slot(life))
-        os.fsync(fd)
+        with about(self._path):
+            os.lseek(fd, self._OFFSETS[place], os.SEEK_SET)
+            write_all(fd, self._slot(life))
+            os.fsync(fd)
 
     def _slot(self, life: Life) -> bytes:
         data = self._SLOT.pack(self._MAGIC, *life)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
 
 from registry.errors import AccessDenied
 
@@ -69,6 +71,17 @@ def check_parent(path: str) -> None:
         raise AccessDenied(f"{path} can be written by others (mode {status.st_mode & 0o777:o}): chmod go-w {path}")
 
 
+@contextlib.contextmanager
+def about(path: str) -> Iterator[None]:
+    """Name a file in the errors about it, where the system knows it by number only."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write everything, however little goes in one piece."""
     while data:
@@ -79,9 +92,11 @@ def sync_directory(path: str) -> None:
     """Make the name of a file as durable as its content."""
     if sys.platform == "win32":
         return  # directories cannot be opened there; NTFS keeps a journal of names
-    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.path.dirname(path) or "."
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with about(directory):
+            os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from registry._addresses._files import write_all
+from registry._addresses._files import about, write_all
 
 if sys.platform != "win32":
     import fcntl
@@ -107,9 +107,10 @@ class ServerLock:
             raise RuntimeError(f"{self._path} is written by the holder of the lock alone")
         line = json.dumps(dict(info)).encode() + b"\n"
         # One write, then the rest of a longer one is cut: a reader that comes between takes the first line.
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        write_all(self._fd, line)
-        os.ftruncate(self._fd, len(line))
+        with about(self._path):
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            write_all(self._fd, line)
+            os.ftruncate(self._fd, len(line))
 
     def read_info(self) -> dict[str, object] | None:
         """Return what the last holder wrote, held or not; ``None`` if it wrote nothing that can be read.

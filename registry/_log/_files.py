@@ -6,31 +6,40 @@
     00000000000000000042.segment    the events from 42 on, see `_format`
     00000000000000000041.snapshot   the state after event 41
     *.torn                          what was cut from the end of a segment
-    *.new                           what was being written when its writer ended; the next one removes it
+    *.N.new                         what is being written by life N; the next one removes it
+
+A life can end before the process that folds for it: that goes on for a moment beside the next life and its own.
 
 A file has its name once it is whole, but for the segment that is being written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 from registry import _peers
-from registry._addresses._files import sync_directory, write_all
+from registry._addresses._files import about, sync_directory, write_all
 
 NAMED = re.compile(r"(\d{20})\.(segment|snapshot)")
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Directory:
-    """The files of one log."""
+    """The files of one log.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Args:
+        path: Where they are.
+        life: The number of the server life that writes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], life: int = 0) -> None:
         self.path = Path(path)
+        self.life = life
 
     def ensure(self) -> None:
         """Make the directory where it is missing, for this account alone."""
@@ -73,15 +82,16 @@ class Directory:
 
     def put(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
         """Write a file that is whole, and on the disk, once it has its name."""
-        temporary = f"{path}.new"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
-        try:
-            for part in parts:
-                write_all(fd, part)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
+        temporary = f"{path}.{self.life}.new"
+        with _making(temporary):
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
+            try:
+                for part in parts:
+                    write_all(fd, part)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
         sync_directory(os.fspath(path))
 
     def open(self, path: Path, head: bytes) -> int:
@@ -89,22 +99,23 @@ class Directory:
 
         It is on the disk: what is written to a file and synced is lost where its name is.
         """
-        temporary = f"{path}.new"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
-        try:
-            write_all(fd, head)
-            os.fsync(fd)
-            os.replace(temporary, path)
-            sync_directory(os.fspath(path))
-        except BaseException:
-            os.close(fd)
-            raise
+        temporary = f"{path}.{self.life}.new"
+        with _making(temporary):
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
+            try:
+                write_all(fd, head)
+                os.fsync(fd)
+                os.replace(temporary, path)
+                sync_directory(os.fspath(path))
+            except BaseException:
+                os.close(fd)
+                raise
         return fd
 
     def sweep(self) -> None:
         """Remove what was being written when its writer ended."""
         for path in self.path.glob("*.new"):
-            if NAMED.fullmatch(path.stem):
+            if NAMED.match(path.name):
                 path.unlink(missing_ok=True)
 
     def trim(self) -> None:
@@ -119,6 +130,18 @@ class Directory:
         for (_, path), (following, _) in pairwise(segments):
             if following <= keep + 1:
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _making(temporary: str) -> Iterator[None]:
+    """Name a new file in errors, and leave no half of it: where there is no space, it would be in the way."""
+    try:
+        with about(temporary):
+            yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def boot() -> str:

@@ -19,13 +19,13 @@ from registry._log._format import Picture
 from registry.errors import RegistryError
 
 
-def fold(path: str, spec: tuple[object, object], upto: int, expected: dict[str, str]) -> dict[str, object]:
-    """Write the snapshot of event `upto`, and return what is to be answered."""
+def fold(path: str, spec: tuple[object, object], upto: int, expected: dict[str, str], life: int) -> dict[str, object]:
+    """Write the snapshot of event `upto` for the life that asks for it, and return what is to be answered."""
     plugins = _plugins.load(*spec)  # type: ignore[arg-type]
     differs = changes(expected, code(plugins))
     if differs:
         return {"error": f"the code has changed since the server was started: {differs}"}
-    directory = Directory(path)
+    directory = Directory(path, life)
     found = _recovery.recover(directory, plugins.declarations, expected, upto=upto)
     if found.diverged:
         return {"diverged": str(found.diverged[0])}

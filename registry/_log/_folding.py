@@ -103,7 +103,9 @@ class Folding:
             self._done(attrs.evolve(folded, seconds=time.monotonic() - began))
 
     def _fold(self) -> Folded:
-        task = pickle.dumps((os.fspath(self._directory.path), self._start.spec, self._upto, self._code))
+        task = pickle.dumps(
+            (os.fspath(self._directory.path), self._start.spec, self._upto, self._code, self._directory.life)
+        )
         with self._lock:
             if self._stopped:
                 return Folded()

@@ -141,7 +141,7 @@ class SegmentLog:
         self._wake = threading.Condition()
         # What the thread is to do, in order. While it is behind, nothing is written past it.
         self._jobs: deque[_Job] = deque()
-        self._behind = False
+        self._behind = 0  # jobs that it has not done, as far as the loop has been told
         self._closing = False
         self._ending = threading.Event()
         self._rolled: deque[tuple[_File, Callable[[], None]]] = deque()
@@ -222,7 +222,8 @@ class SegmentLog:
         self._ending.set()
         if self._thread is not None:
             self._thread.join()
-            self._file.close()
+            for file in (self._file, *(rolled for rolled, _ in self._rolled)):
+                file.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's file."""
@@ -230,8 +231,10 @@ class SegmentLog:
         self._file.close()
 
     def _give(self, job: _Job) -> None:
+        if self.failure is not None:
+            return  # a segment that was begun now would continue what was never written
         with self._wake:
-            self._behind = True
+            self._behind += 1
             self._jobs.append(job)
             self._wake.notify()
 
@@ -239,9 +242,8 @@ class SegmentLog:
         self.safe = index
         self._on_safe(index)
 
-    def _caught_up(self) -> None:
-        with self._wake:
-            self._behind = bool(self._jobs)
+    def _has_done(self, jobs: int) -> None:
+        self._behind -= jobs
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
@@ -270,7 +272,7 @@ class SegmentLog:
         if jobs:
             for job in _joined(jobs):
                 job(self)
-            self._post(self._caught_up)
+            self._post(lambda: self._has_done(len(jobs)))
         else:
             self._sync(self._file)
         self._finish_closed()

@@ -103,6 +103,7 @@ class Store:
         if found is None:
             raise RuntimeError("a log begins where it was recovered")
         self._life, self._number = life, number
+        self.directory.life = number
         self.directory.sweep()
         salvage(self.directory, found, number)
         self.log.begin(self._describe(found.index, found.chain, found.index))
@@ -187,7 +188,8 @@ class Store:
         self.log.close()
 
     def release(self) -> None:
-        """Let go of the directory."""
+        """Let go of the directory, wherever the order of use was left."""
+        self.stop()
         self._lock.release()
 
     def close_inherited(self) -> None:
@@ -210,7 +212,11 @@ def take(directory: Directory) -> ServerLock:
             f"the state in {directory.path} is in use by pid {info.get('pid', '?')}; stop that server, or give this "
             "one another directory with --state",
         )
-    lock.write_info({"pid": os.getpid(), "since": time.time()})
+    try:
+        lock.write_info({"pid": os.getpid(), "since": time.time()})
+    except BaseException:
+        lock.release()
+        raise
     return lock
 
 
