@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,7 @@ class Durability:
         failed: Callable[[], None],
     ) -> None:
         self.failure: RegistryError | None = None
+        self._epoch = epoch
         self._plugins = plugins
         self._label = label
         self._soon = soon
@@ -131,6 +133,23 @@ class Durability:
             self._fold(host.recovered)
 
     # -- while it is served
+
+    def close_segment(self) -> Callable[[Callable[[object], None]], None]:
+        """Answer the question `log`: once all that has happened by now is on the disk in files that never change again.
+
+        Whoever has asked may read these, as far as the event that the answer names.
+        """
+        self._commit()
+        chain = self.log.chain
+        files = {
+            "directory": os.fspath(self._store.directory.path.absolute()),
+            "epoch_file": os.path.abspath(self._epoch.path),
+        }
+
+        def ask(answer: Callable[[object], None]) -> None:
+            self._store.close_segment(lambda index: answer({**files, "index": index, "chain": chain}))
+
+        return ask
 
     def end_turn(self) -> None:
         """Have the events of this turn written; all that have come by the end of the loop's turn go together."""

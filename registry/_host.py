@@ -74,7 +74,8 @@ class Host:
         now: Seconds since 1970.
         lease: How long a session is believed that is silent, or has no connection, in seconds.
         threads: Where threaded objects run; without it they are refused.
-        control: Answers to questions to the server itself that only the shell can give, by verb.
+        control: Answers to questions to the server itself that only the shell can give, by verb. An answer that comes
+            later is a function: it is called with what takes the answer.
         freshness: Called at an attach with the client's modules and versions; its text becomes a
             `StaleServer`.
         warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
@@ -716,12 +717,19 @@ class Host:
             question = questions.get(body.verb)
             if question is None:
                 raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
-            kind, answer = Kind.REPLY, _codec.encode(question(*args, **kwargs))
+            found = question(*args, **kwargs)
+            if callable(found):
+                found(partial(self._answer_later, client, frame.sequence))
+                return
+            kind, answer = Kind.REPLY, _codec.encode(found)
         except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
             kind, answer = Kind.ERROR, _codec.encode_exception(error)
         # Where nothing can be written, who asks what is wrong is answered all the same.
         index = 0 if body.verb in ("status", "stop") else self.engine.index
         self._deliver(client, Output(client.number, frame.sequence, kind, answer, index))
+
+    def _answer_later(self, client: Client, seq: int, value: object) -> None:
+        self._deliver(client, Output(client.number, seq, Kind.REPLY, _codec.encode(value), self.engine.index))
 
     @property
     def safe(self) -> int:

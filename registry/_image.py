@@ -81,6 +81,18 @@ def _columns(rows: list[list[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
+def read(image: bytes) -> list[Any]:
+    """Return what is in an image, as `capture` writes it.
+
+    Raises:
+        ValueError: The bytes are no image of this format.
+    """
+    tree: Any = _codec.decode(image)
+    if not isinstance(tree, list) or len(tree) != 8 or tree[0] != FORMAT:
+        raise ValueError(f"not an image of format {FORMAT}")
+    return tree
+
+
 def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engine:
     """Return an engine in the state of an image; it goes on as if it had never stopped.
 
@@ -88,9 +100,7 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
         ValueError: The bytes are no image of this format.
         UnknownType: An object's type is not declared here.
     """
-    tree: Any = _codec.decode(image)
-    if not isinstance(tree, list) or len(tree) != 8 or tree[0] != FORMAT:
-        raise ValueError(f"not an image of format {FORMAT}")
+    tree = read(image)
     _, begun, counters, known, sessions, objects, waits, vacant = tree
     engine = Engine(declarations)
     engine.index, engine.now, engine.epoch, engine.seed = begun

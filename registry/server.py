@@ -193,7 +193,10 @@ class ManagerServer:
             now=self.now(),
             lease=self.lease,
             threads=threads,
-            control={"stop": self._asked_to_stop},
+            control={
+                "stop": self._asked_to_stop,
+                **({"log": self._durability.close_segment} if self._durability is not None else {}),
+            },
             freshness=self._stale,
             warn=log.warning,
             engine=recovered.engine if recovered is not None else None,

@@ -836,3 +836,36 @@ def test_epochs_fit_into_tokens(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [EpochFile(root / "epoch").begin(0.0)[0] for _ in range(2)] == [1, 2]
     with pytest.raises(RegistryError, match="no tokens"):
         EpochFile(root / "epoch").begin(0.0)
+
+
+@pytest.mark.parametrize("lives", [0, 1, 3, 70])
+def test_a_log_that_is_put_back(root: Path, lives: int) -> None:
+    """Numbers go on above all that were told, whatever one slot suffers then; done again it is as if done once."""
+    epoch = EpochFile(root / "epoch")
+    assert epoch.counted() == 0
+    for _ in range(lives):
+        epoch.begin(0.0)
+    epoch.record(900, 7) if lives else None
+    epoch.put_back(50, 1.0, 40, 3)
+    number = epoch.counted()
+    assert number == (50 if lives < 50 else 72)
+    for _ in range(2):
+        epoch.put_back(50, 1.0, 40, 3)
+        assert epoch.read() is not None and epoch.read()[::3] == (number, 40)  # type: ignore[index]
+    content = (root / "epoch").read_bytes()
+    for slot in (0, 2048):
+        (root / "epoch").write_bytes(content[:slot] + b"x" * 60 + content[slot + 60 :])
+        assert epoch.begin(2.0)[0] > number
+    (root / "epoch").write_bytes(content)
+    assert epoch.begin(2.0)[0] == number + 1
+    assert EpochFile(root / "epoch").read()[3:] == (40, 3)  # type: ignore[index]
+
+
+def test_a_log_is_not_put_back_beside_a_damaged_count(root: Path) -> None:
+    """Nobody can tell what is above."""
+    (root / "epoch").write_bytes(b"x" * 4096)
+    with pytest.raises(RegistryError, match=r"damaged.*remove the file"):
+        EpochFile(root / "epoch").put_back(50, 1.0, 40, 3)
+    with pytest.raises(RegistryError, match=r"damaged.*remove the file"):
+        EpochFile(root / "epoch").counted()
+    assert (root / "epoch").read_bytes() == b"x" * 4096

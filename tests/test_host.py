@@ -971,6 +971,18 @@ def control(pipe: Pipe, verb: str, *args: object, **kwargs: object) -> Any:
     return outcome
 
 
+def test_an_answer_may_come_later(host: Host, pipe: Pipe) -> None:
+    """Where something has to be done first, the answer is sent when that is done."""
+    asked: list[Any] = []
+    host._control["later"] = lambda word: lambda take: asked.append((word, take))
+    with pytest.raises(KeyError):
+        control(pipe, "later", "soon")
+    ((word, take),) = asked
+    take({"done": word})
+    pipe.flush()
+    assert pipe.outcomes[pipe.next - 1] == {"done": "soon"}
+
+
 def test_questions_to_the_server(host: Host, pipe: Pipe) -> None:
     """The server tells of itself, of its objects and of each of them; asking changes nothing."""
     pipe.ask("lock:x", "acquire")

@@ -63,6 +63,11 @@ class EpochFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
 
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._path
+
     def begin(self, now: float) -> tuple[int, bytes]:
         """Begin a life: return its number, higher than any before, and its random id of 16 bytes.
 
@@ -78,25 +83,9 @@ class EpochFile:
         life = os.urandom(16)
         content = self._content()
         if content is None:
-            # Whole before it has its name, so that an existing file is never excused for being blank.
-            temporary = f"{self._path}.new"
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
-            try:
-                with about(temporary):
-                    write_all(fd, self._slot(Life(1, now, life)).ljust(self.SIZE, b"\0"))
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.replace(temporary, self._path)
-            sync_directories(self._path)
+            self._create(Life(1, now, life))
             return 1, life
-        slots = [self._read_slot(content, offset) for offset in self._OFFSETS]
-        good = [slot for slot in slots if slot is not None]
-        if not good:
-            raise RegistryError(
-                f"both records of {self._path} are damaged, so that fencing tokens could come twice. "
-                f"If nobody relies on tokens of this server, remove the file; else restore it from a backup"
-            )
+        slots, good = self._slots(content)
         newest = max(good)
         number = newest.number + 1
         damaged = len(good) < 2 and (newest.number > 1 or any(content[self._OFFSETS[1] :]))
@@ -144,6 +133,70 @@ class EpochFile:
             self._write_slot(fd, 1 - slots.index(newest), life)
         finally:
             os.close(fd)
+
+    def put_back(self, number: int, now: float, index: int, chain: int) -> None:
+        """Record the head of a log that was put in the place of another one. Nothing happens if that is done already.
+
+        Args:
+            number: what lives are counted on from, unless more have been counted.
+            now: the wall clock, which is recorded only.
+            index: the last event of the log.
+            chain: the sum of its record.
+
+        Raises:
+            RegistryError: the file is damaged, as for `begin`.
+        """
+        content = self._content()
+        if content is None:
+            self._create(Life(number - 1, now, os.urandom(16), index, chain))
+            content = self._content() or b""
+        slots, good = self._slots(content)
+        newest = max(good)
+        if newest.number >= number:
+            if (newest.head, newest.chain) == (index, chain):
+                return
+            number = newest.number + 2
+        older = 1 - slots.index(newest)
+        fd = os.open(self._path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            # Neighbours, as two lives have them: so that the damage of one slot can be made good.
+            self._write_slot(fd, older, Life(number, now, os.urandom(16), index, chain))
+            self._write_slot(fd, 1 - older, Life(number - 1, now, os.urandom(16), index, chain))
+        finally:
+            os.close(fd)
+
+    def counted(self) -> int:
+        """Return how many lives are counted, 0 if there is no file.
+
+        Raises:
+            RegistryError: the file is damaged, as for `begin`.
+        """
+        content = self._content()
+        return 0 if content is None else max(self._slots(content)[1]).number
+
+    def _create(self, life: Life) -> None:
+        # Whole before it has its name, so that an existing file is never excused for being blank.
+        temporary = f"{self._path}.new"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            with about(temporary):
+                write_all(fd, self._slot(life).ljust(self.SIZE, b"\0"))
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, self._path)
+        sync_directories(self._path)
+
+    def _slots(self, content: bytes) -> tuple[list[Life | None], list[Life]]:
+        """Return both slots, and those that can be read, of which there is one at least."""
+        slots = [self._read_slot(content, offset) for offset in self._OFFSETS]
+        good = [slot for slot in slots if slot is not None]
+        if not good:
+            raise RegistryError(
+                f"both records of {self._path} are damaged, so that fencing tokens could come twice. "
+                f"If nobody relies on tokens of this server, remove the file; else restore it from a backup"
+            )
+        return slots, good
 
     def _content(self) -> bytes | None:
         try:

@@ -11,6 +11,10 @@ remembered replies. Events are written before what comes out of them leaves the 
 ``_code``        what events run through; a replay needs the same
 ``_folding``     snapshots, made by a process of its own (``_folder``)
 ``_store``       all that a server needs of it
+``_check``       everything that is there, read and replayed
+``_backup``      one file with a consistent state
+``_restore``     another log in the place of the one that is there
+``_dump``        what people can read
 ===============  =========================================================================
 
 The way is that of replicated state machines over a shared log (Schneider 1990; Tango, SOSP'13), with the log on a disk.

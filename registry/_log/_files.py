@@ -7,6 +7,8 @@
     00000000000000000041.snapshot   the state after event 41
     *.torn                          what was cut from the end of a segment
     *.N.new                         what is being written by life N; the next one removes it
+    restoring/, restored/           a backup that is being put in place, see `_restore`
+    before-restore-1/               the log that was there before
 
 A life can end before the process that folds for it: that goes on for a moment beside the next life and its own.
 
@@ -19,8 +21,10 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from contextlib import ExitStack
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from registry import _peers
 from registry._addresses._files import about, sync_directory, write_all
@@ -79,6 +83,11 @@ class Directory:
     def is_empty(self) -> bool:
         """Whether there is no log."""
         return not (self.segments() or self.snapshots())
+
+    def read(self, path: Path) -> bytes:
+        """Return what is in one of the files."""
+        with about(path):
+            return path.read_bytes()
 
     def put(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
         """Write a file that is whole, and on the disk, once it has its name."""
@@ -142,6 +151,43 @@ def _making(temporary: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+class Held(Directory):
+    """The files of a log that a server writes on, as far as they are closed: open, so that none of them can go.
+
+    Args:
+        path: The directory.
+        upto: The last event; it ends a closed segment.
+
+    Raises:
+        FileNotFoundError: The server has just removed one, since it has newer ones; look again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], upto: int) -> None:
+        super().__init__(path)
+        self._files: dict[Path, BinaryIO] = {}
+        self._rows = {kind: self._below(kind, upto) for kind in ("segment", "snapshot")}
+        with ExitStack() as stack:
+            for _, file in chain.from_iterable(self._rows.values()):
+                self._files[file] = stack.enter_context(open(file, "rb"))
+            self._stack = stack.pop_all()
+
+    def _below(self, kind: str, upto: int) -> list[tuple[int, Path]]:
+        return [row for row in super()._named(kind) if row[0] <= upto]
+
+    def _named(self, kind: str) -> list[tuple[int, Path]]:
+        return self._rows[kind]
+
+    def read(self, path: Path) -> bytes:
+        """Return what is in one of the files, whether or not it is still there."""
+        file = self._files[path]
+        file.seek(0)
+        return file.read()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._stack.close()
 
 
 def boot() -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ import attrs
 
 from registry import _image
 from registry._engine import Engine
-from registry._events import Call, Create, Event, Verdicts
+from registry._events import AnyEvent, Call, Create, Event, Verdicts
 from registry._log import _format
 from registry._log._code import changes
 from registry._log._files import Directory, boot
-from registry._log._format import Description, Names, Record, Unreadable
+from registry._log._format import Description, Names, Picture, Record, Unreadable
 from registry.declarations import SharedObject
 from registry.errors import CodeChanged, RegistryError
 
@@ -82,28 +83,37 @@ class Segment:
 
 
 @attrs.define
-class Recovered:
+class Extent:
+    """How far a log reaches.
+
+    Attributes:
+        snapshot: The event behind which it is read, that of a snapshot; 0 where there is none.
+        chain: The sum of the record of the last event.
+        tail: The last segment, None if there is none.
+        unsure: Segments before it that may not be on the disk as they are shown.
+        beyond: Segments behind it that a loss of power has left without what comes before them.
+    """
+
+    snapshot: int = 0
+    chain: int = 0
+    tail: Segment | None = None
+    unsure: list[Segment] = attrs.field(factory=list)
+    beyond: list[Path] = attrs.field(factory=list)
+
+
+@attrs.define
+class Recovered(Extent):
     """What was found.
 
     Attributes:
         engine: In the state after the last event.
-        chain: The sum of the record of that event.
         replayed: How many events were replayed.
-        snapshot: The event whose snapshot was loaded, 0 if none was.
-        tail: The last segment, None if there is none.
-        unsure: Segments before it that may not be on the disk as they are shown.
-        beyond: Segments behind it that a loss of power has left without what comes before them.
         warnings: What people are to be told.
         diverged: Events that gave something else.
     """
 
-    engine: Engine
-    chain: int
+    engine: Engine = attrs.field(kw_only=True)
     replayed: int = 0
-    snapshot: int = 0
-    tail: Segment | None = None
-    unsure: list[Segment] = attrs.field(factory=list)
-    beyond: list[Path] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
     diverged: list[Divergence] = attrs.field(factory=list)
 
@@ -144,31 +154,54 @@ def recover(
         RegistryError: It is damaged.
         CodeChanged: There are events to replay that other code has brought about.
     """
-    found = Recovered(Engine(declarations), 0)
-    collecting = gc.isenabled()
-    gc.disable()  # millions of objects are made and none goes
-    try:
+    found = Recovered(engine=Engine(declarations))
+    with uncollected():
         _load(directory, declarations, found)
         _replay(directory, found, code, head, upto, progress)
+    return found
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Do without the garbage collector: millions of objects are made and none goes."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
-    return found
 
 
 def _load(directory: Directory, declarations: Mapping[str, SharedObject[Any]], found: Recovered) -> None:
     """Load the newest snapshot that is whole."""
+    newest = newest_snapshot(directory, found.warnings.append)
+    if newest is not None:
+        _, picture, image = newest
+        found.engine = _image.restore(declarations, bytes(image))
+        found.chain, found.snapshot = picture.chain, picture.index
+
+
+def newest_snapshot(directory: Directory, warn: Callable[[str], None]) -> tuple[Path, Picture, memoryview] | None:
+    """Return the newest snapshot that is whole."""
     for index, path in reversed(directory.snapshots()):
         try:
-            picture, image = _format.read_snapshot(path.read_bytes())
-            if picture.index != index:
-                raise Unreadable(f"it is that of event {picture.index}")
+            return path, *read_snapshot(directory.read(path), index)
         except Unreadable as error:
-            found.warnings.append(f"{path} cannot be used: {error}; an older snapshot is used")
-            continue
-        found.engine = _image.restore(declarations, bytes(image))
-        found.chain, found.snapshot = picture.chain, index
-        return
+            warn(f"{path} cannot be used: {error}; an older snapshot is used")
+    return None
+
+
+def read_snapshot(data: bytes, index: int) -> tuple[Picture, memoryview]:
+    """Return what the snapshot of an event says of itself, and the image.
+
+    Raises:
+        Unreadable: It is damaged, or that of another event.
+    """
+    picture, image = _format.read_snapshot(data)
+    if picture.index != index:
+        raise Unreadable(f"it is that of event {picture.index}")
+    return picture, image
 
 
 def _replay(
@@ -181,8 +214,8 @@ def _replay(
 ) -> None:
     """Apply the events behind the snapshot."""
     chains = {found.index: found.chain}
-    for segment, names, record in _walk(directory, found, upto):
-        events = names.events(record)
+    for segment, names, record in walk(directory, found, upto):
+        applied = events(segment, names, record)
         if record.last > found.index:
             differs = changes(segment.description.code, code)
             if differs:
@@ -191,26 +224,50 @@ def _replay(
                     f"{differs}. Run that code once more and stop it with `registry stop`, which leaves nothing to "
                     "replay; or restore a backup with `registry state restore`"
                 )
-            for event, digest, verdicts in events[found.index + 1 - record.first :]:
-                _step(found, event, digest, verdicts)
+            for event, digest, verdicts in applied[found.index + 1 - record.first :]:
+                step(found, event, digest, verdicts)
                 if found.replayed % PROGRESS == 0:
                     progress(found.index, upto or head[0])
         elif record.last == found.snapshot and record.sum != found.chain:
-            raise damaged(segment.path, record.offset, f"event {record.last} is not the one that the snapshot has seen")
+            raise unlike_snapshot(segment, record)
         chains[record.last] = record.sum
         if record.last == found.index:
             found.chain = record.sum
     expected = upto if upto is not None else head[0]
     if found.index < expected or (upto is None and chains.get(head[0], head[1]) != head[1]):
-        raise RegistryError(
-            f"{directory.path} does not hold what it held at the last snapshot or stop: it ends with event "
-            f"{found.index}, and event {expected} had been there. Files are missing, cut or replaced. Restore a backup "
-            "with `registry state restore`, or move the directory away to begin anew"
-        )
+        raise cut(directory, found.index, expected)
 
 
-def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[tuple[Segment, Names, Record]]:
-    """Yield the records of all segments that reach behind the snapshot, in order."""
+def unlike_snapshot(segment: Segment, record: Record) -> RegistryError:
+    """Return the error that refuses a record in whose place a snapshot has seen another one."""
+    what = f"event {record.last} is not the one that the snapshot has seen"
+    return damaged(segment.path, record.offset, what)
+
+
+def cut(directory: Directory, index: int, expected: int) -> RegistryError:
+    """Return the error that refuses a log which lacks what had been there for certain."""
+    return RegistryError(
+        f"{directory.path} does not hold what it held at the last snapshot or stop: it ends with event {index}, and "
+        f"event {expected} had been there. Files are missing, cut or replaced. Restore a backup with "
+        "`registry state restore`, or move the directory away to begin anew"
+    )
+
+
+def gap(directory: Directory, first: int, snapshot: int) -> RegistryError:
+    """Return the error that refuses a log which begins behind the newest snapshot."""
+    return RegistryError(
+        f"the log in {directory.path} begins with event {first}, and the newest snapshot that can be used is that of "
+        f"event {snapshot}: what lies between is missing. Restore a backup with `registry state restore`, or move the "
+        "directory away to begin anew"
+    )
+
+
+def walk(directory: Directory, found: Extent, upto: int | None) -> Iterator[tuple[Segment, Names, Record]]:
+    """Yield the records of all segments that reach behind the snapshot, in order; tell in `found` where they end.
+
+    Raises:
+        RegistryError: They are damaged.
+    """
     segments = directory.segments()
     behind = [first for first, _ in segments[1:]]
     index = chain = -1  # of what comes before
@@ -220,7 +277,7 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
             continue  # the snapshot covers it
         if upto is not None and first > upto:
             break
-        data = path.read_bytes()
+        data = directory.read(path)
         segment, offset = _describe(path, first, data, is_last)
         if offset == 0:
             _go_on(found, segment)
@@ -228,11 +285,7 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
         if index < 0:
             index, chain = first - 1, segment.description.chain
             if index > found.snapshot or (index == found.snapshot and chain != found.chain):
-                raise RegistryError(
-                    f"the log in {directory.path} begins with event {first}, and the newest snapshot that can be used "
-                    f"is that of event {found.snapshot}: what lies between is missing. Restore a backup with "
-                    "`registry state restore`, or move the directory away to begin anew"
-                )
+                raise gap(directory, first, found.snapshot)
         if (index + 1, chain) != (first, segment.description.chain):
             raise damaged(path, 0, f"it continues another log, or what came before event {first} is missing")
         names = Names()
@@ -244,7 +297,7 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
         later = [path for _, path in segments[place + 1 :]]
         is_cut = bool(later) and behind[place] > index + 1  # between two records, or a whole segment is missing
         if offset < len(data) or is_cut:
-            proof = _proof(segment, data, later)
+            proof = _proof(directory, segment, data, later)
             if proof and offset < len(data):
                 raise damaged(path, offset, f"event {index + 1} cannot be read, and {proof}")
             if not proof:
@@ -252,12 +305,48 @@ def _walk(directory: Directory, found: Recovered, upto: int | None) -> Iterator[
                 return
 
 
-def _go_on(found: Recovered, segment: Segment) -> None:
+def _go_on(found: Extent, segment: Segment) -> None:
     """Take the next segment as the last one. Of those before it, it says how far they were on the disk."""
     if found.tail is not None:
         found.unsure.append(found.tail)
     found.unsure = [each for each in found.unsure if each.index > max(segment.description.synced, found.snapshot)]
     found.tail = segment
+
+
+def reach(directory: Directory) -> tuple[int, int, int]:
+    """Return the last event that a log leads to, the sum of its record, and the highest epoch in it.
+
+    Every byte that counts is looked at.
+
+    Raises:
+        RegistryError: It is damaged.
+    """
+    unusable: list[str] = []
+    newest = newest_snapshot(directory, unusable.append)
+    extent, epoch = Extent(), 0
+    if newest is not None:
+        extent, epoch = Extent(newest[1].index, newest[1].chain), newest[1].epoch
+    index, chain = extent.snapshot, extent.chain
+    for segment, _, record in walk(directory, extent, None):
+        epoch = max(epoch, segment.description.epoch)
+        if record.last >= index:
+            index, chain = record.last, record.sum
+    if unusable:
+        raise RegistryError(unusable[0])
+    return index, chain, epoch
+
+
+def beginning(directory: Directory) -> Extent:
+    """Return an extent that begins where the oldest segment does."""
+    segments = directory.segments()
+    if not segments:
+        return Extent()
+    first, path = segments[0]
+    try:
+        description, _ = _format.read_segment(directory.read(path))
+    except Unreadable:
+        return Extent(first - 1)  # the walk judges it
+    return Extent(first - 1, description.chain)
 
 
 def _describe(path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segment, int]:
@@ -274,7 +363,7 @@ def _describe(path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segme
     return Segment(path, description, first - 1, description.chain, offset, len(data)), offset
 
 
-def _proof(segment: Segment, data: bytes, later: list[Path]) -> str:
+def _proof(directory: Directory, segment: Segment, data: bytes, later: list[Path]) -> str:
     """Return what proves that the event behind a segment's end had been whole, so that this is no torn tail."""
     here, index = boot(), segment.index + 1
     same_boot = bool(here) and segment.description.boot == here
@@ -282,7 +371,7 @@ def _proof(segment: Segment, data: bytes, later: list[Path]) -> str:
     if place is not None:
         return f"a later one at byte {place} is whole"
     for path in later:
-        behind = path.read_bytes()
+        behind = directory.read(path)
         try:
             is_proof = same_boot or _format.read_segment(behind)[0].synced >= index
         except Unreadable:
@@ -292,7 +381,19 @@ def _proof(segment: Segment, data: bytes, later: list[Path]) -> str:
     return ""
 
 
-def _step(found: Recovered, event: Event, digest: int, verdicts: Verdicts) -> None:
+def events(segment: Segment, names: Names, record: Record) -> list[tuple[AnyEvent, int, Verdicts]]:
+    """Return the events of a record, as `Names.events` does.
+
+    Raises:
+        RegistryError: They cannot be read.
+    """
+    try:
+        return names.events(record)
+    except Unreadable as error:
+        raise damaged(segment.path, record.offset, str(error)) from None
+
+
+def step(found: Recovered, event: Event, digest: int, verdicts: Verdicts) -> None:
     """Apply an event, and compare what comes out of it."""
     engine = found.engine
     if _format.digest(engine.step(event, verdicts)) != digest:

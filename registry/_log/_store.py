@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 from registry import _image
 from registry._addresses import EpochFile, ServerLock
 from registry._engine import Engine
-from registry._log import _format, _recovery
+from registry._log import _format, _recovery, _restore
 from registry._log._code import code
 from registry._log._files import Directory, boot
 from registry._log._folding import Folded, Folding
@@ -62,6 +63,9 @@ class Store:
         self._say = say
         self._lock = ServerLock(self.directory.lock)
         self._found: Recovered | None = None
+        self._first = self._closed = (
+            0  # since the last fold: the first event, and the bytes in segments that are closed
+        )
         self._life = b""
         self._number = 0
 
@@ -75,6 +79,8 @@ class Store:
         """
         self.directory.ensure()
         self._lock = take(self.directory)
+        if _restore.finish(self.directory, self._epoch):
+            self._say("put the rest of a backup in place, which had been interrupted")
 
     def recover(self) -> Recovered:
         """Return the state that the log tells of. Nothing is changed."""
@@ -107,6 +113,7 @@ class Store:
         self.directory.sweep()
         salvage(self.directory, found, number)
         self.log.begin(self._describe(found.index, found.chain, found.index))
+        self._first = self.log.first
         if found.index:
             self._epoch.record(found.index, found.chain)
 
@@ -127,14 +134,28 @@ class Store:
 
     @property
     def is_full(self) -> bool:
-        """Whether the open segment has grown so much that it should be closed."""
+        """Whether so much is in the segments since the last that was to be folded that it should be folded."""
         log = self.log
-        return log.size > SEGMENT_BYTES or log.index - log.first >= SEGMENT_EVENTS
+        return log.size + self._closed > SEGMENT_BYTES or log.index - self._first >= SEGMENT_EVENTS
 
     def roll(self, then: Callable[[int], None]) -> None:
-        """Close the open segment and go on in the next; call `then` with its last event once it is on the disk."""
-        index = self.log.index
-        self.log.roll(self._describe(index, self.log.chain, 0), lambda: then(index))
+        """Close the open segment, to be folded, and go on in the next; see `close_segment`."""
+        self.close_segment(then)
+        self._first, self._closed = self.log.first, 0
+
+    def close_segment(self, then: Callable[[int], None]) -> None:
+        """Close the open segment, if there is anything in it, and go on in the next.
+
+        Args:
+            then: Called with the last event once that is on the disk in a segment that never changes again.
+        """
+        log = self.log
+        index = log.index
+        if index < log.first:
+            log.when_synced(lambda: then(index))
+            return
+        self._closed += log.size  # segments that are closed for a backup are folded with those that follow
+        log.roll(self._describe(index, log.chain, 0), lambda: then(index))
 
     def fold(self, upto: int, start: Folding.Start, done: Callable[[Folded], None]) -> None:
         """Fold the closed segments up to an event into a snapshot, unless that is under way already."""
@@ -208,7 +229,7 @@ def take(directory: Directory) -> ServerLock:
     if not lock.acquire():
         info: dict[str, Any] = lock.read_info() or {}
         raise OSError(
-            11,
+            errno.EAGAIN,
             f"the state in {directory.path} is in use by pid {info.get('pid', '?')}; stop that server, or give this "
             "one another directory with --state",
         )

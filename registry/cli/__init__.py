@@ -33,6 +33,7 @@ _COMMANDS = {
     "locks": "_locks",
     "release": "_locks",
     "plugins": "_lists",
+    "state": "_state",
     "demo": "_demo",
 }
 

@@ -135,6 +135,10 @@ class _Stopping:
             raise
         return self
 
+    def ask(self, verb: str) -> Any:
+        """Ask the server itself something."""
+        return self._client._home.link().ask(verb)
+
     def end(self) -> None:
         """Ask, stop the server, and wait until it has ended.
 
@@ -143,7 +147,7 @@ class _Stopping:
         """
         self._ask()
         if self.place is None:
-            self._client._home.link().ask("stop")
+            self.ask("stop")
             self._client.close()
             return
         from registry import _starter
@@ -152,7 +156,7 @@ class _Stopping:
         self._turn = _starter.turn(self.place)
         if not self._turn.wait(ENDING):
             raise _common.Conflict(f"another process is starting or stopping {self.label}; nothing was done")
-        self._client._home.link().ask("stop")
+        self.ask("stop")
         self._client.close()
         lock = ServerLock(self.place.lock)
         if not lock.wait(ENDING):
