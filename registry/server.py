@@ -312,7 +312,7 @@ class ManagerServer:
 
     def _take_lock(self, place: Place) -> None:
         lock = _addresses.ServerLock(place.lock)
-        if not lock.acquire():
+        if not lock.succeed():
             info = lock.read_info() or {}
             raise OSError(
                 98,

@@ -604,6 +604,39 @@ def test_the_lock_ends_with_its_process(root: Path) -> None:
     lock.release()
 
 
+def test_a_killed_holder_leaves_the_lock_to_the_next_once_its_child_has_let_go(root: Path) -> None:
+    """What it had forked has its lock for a moment; that is no other server. One that lives is."""
+    script = (
+        "import os, sys; from registry._addresses import ServerLock; lock = ServerLock(sys.argv[1])\n"
+        "lock.acquire(); lock.write_info({'pid': os.getpid()})\n"
+        "if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
+        "print('held', flush=True); os.read(int(sys.argv[2]), 1)"
+    )
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, root / "lock", str(reading)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[reading],
+    ) as holder:
+        assert holder.stdout is not None and holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        lock = ServerLock(root / "lock")
+        assert not lock.succeed()  # at once: it lives
+        holder.kill()
+        holder.wait()
+        assert not lock.acquire()
+        taken: list[bool] = []
+        thread = threading.Thread(target=lambda: taken.append(lock.succeed()))
+        thread.start()
+        holder.stdin.close()  # the child ends
+        thread.join()
+        assert taken == [True]
+        lock.release()
+    os.close(reading)
+    os.close(writing)
+
+
 def test_of_many_starters_one_wins(root: Path) -> None:
     """However many try at once, one holds the lock, also when the file did not exist."""
     for turn in range(20):

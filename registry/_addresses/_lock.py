@@ -15,6 +15,9 @@ else:
     import msvcrt
 
 
+LEFT_BEHIND = 5.0  # seconds that a process between fork and exec may need on a busy machine
+
+
 class ServerLock:
     """The lock that makes a server the only one of its place.
 
@@ -47,6 +50,16 @@ class ServerLock:
     def acquire(self) -> bool:
         """Take the lock if it is free, and tell whether this object holds it now."""
         return self._take(self._lock)
+
+    def succeed(self) -> bool:
+        """Take the lock as the next server: as `acquire`, but wait a moment where the one that had it is gone.
+
+        A process that it was about to start may hold the lock still, until it has become another program.
+        """
+        if self.acquire():
+            return True
+        pid = (self.read_info() or {}).get("pid")
+        return isinstance(pid, int) and not _runs(pid) and self.wait(LEFT_BEHIND)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the lock, and tell whether this object holds it now.
@@ -190,3 +203,16 @@ class ServerLock:
         def _unlock(fd: int) -> None:
             os.lseek(fd, ServerLock._WINDOWS_OFFSET, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether there is a process of that number; True where the system does not tell."""
+    if sys.platform == "win32":
+        return True  # there the question would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

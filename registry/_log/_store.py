@@ -226,7 +226,7 @@ def take(directory: Directory) -> ServerLock:
         OSError: Somebody has it.
     """
     lock = ServerLock(directory.lock)
-    if not lock.acquire():
+    if not lock.succeed():
         info: dict[str, Any] = lock.read_info() or {}
         raise OSError(
             errno.EAGAIN,
