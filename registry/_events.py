@@ -131,7 +131,7 @@ Verdicts = tuple[tuple[int, str], ...]
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):
-    """A reply on its way to a session: `kind` is REPLY, ERROR, CANCELLED or STANDS of `_wire.Kind`.
+    """A reply on its way to a session: `kind` is REPLY, ERROR, CANCELLED or STANDS of `_wire.Kind`; or a notice, LOST.
 
     It may leave when the event with this `index` is safe.
     """

@@ -165,7 +165,7 @@ class Kept:
                 link._sending.release()
 
     def _reconnect(self, attempt: float) -> None:
-        """Bring the session onto a new connection, unless a caller does. Try once, and start no server."""
+        """Bring the session onto a new connection, unless a caller does. Try once, and start no server anew."""
         link = self.link
         if not link._reading.acquire(False):
             self._attempt_at = monotonic() + ASIDE

@@ -16,7 +16,7 @@ from typing import Any
 from registry import _wire
 from registry._pending import Pending
 from registry._transport import DeadlinePassed, Transport, clock, is_gone, left
-from registry._wire import REPLY, Frame, Kind
+from registry._wire import ERROR, REPLY, Frame, Kind
 
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
 
@@ -44,10 +44,15 @@ class Line:
         self._acknowledged = 0
         self._applied = 0  # the latest event of the server that an answer has come from
         self._above: list[int] = []
+        self.lost: set[int] = set()  # the numbers of grants that were taken away, as far as the server has told
         self._reader = _wire.Reader()
 
     def _connect(self, deadline: float | None) -> None:
         """As the leader: make a connection."""
+        raise NotImplementedError
+
+    def _note_failure(self, frame: Frame) -> None:
+        """Have the next call raise what a call has failed with that nobody waited for."""
         raise NotImplementedError
 
     def _note(self, change: str, transport: Transport | None = None) -> None:
@@ -178,6 +183,8 @@ class Line:
         if slot is None or frame.generation != self._generation:
             if frame.kind == Kind.REFUSED:
                 raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
+            if frame.kind == Kind.LOST and frame.generation == self._generation:
+                self.lost.add(_wire.decode_int(frame.body))
             if frame.kind == Kind.HEARD and len(frame.body) == _wire.STAMP.size:
                 sent: float = _wire.STAMP.unpack(frame.body)[0]
                 if self.heard < sent <= clock():
@@ -200,5 +207,7 @@ class Line:
     def _dismiss(self, slot: Pending) -> None:
         """Let go of a call that nobody waits for, once its reply is there."""
         if slot.reply is not None and self._pending.get(slot.seq) is slot:
+            if slot.telling and slot.reply.kind == ERROR:
+                self._note_failure(slot.reply)
             self._note_arrival(slot, slot.reply)
             self._pending.pop(slot.seq, None)

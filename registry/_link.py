@@ -127,6 +127,8 @@ class Link(Line):
         self._owners = 0
         self._told = False
         self._defined: set[int] = set()
+        # The grants of exclusive locks that this process has, by type and name: numbers, and the threads that got them.
+        self.given: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
     # -- what clients and proxies use
 
@@ -234,6 +236,40 @@ class Link(Line):
         with self._sending:
             self._register_later(slot, session)
 
+    def give_back(self, slot: Pending, session: bytes, number: int) -> bool:
+        """Have a prepared call made without waiting for its reply, where it can hardly fail; tell whether that is so.
+
+        It gives back what this process was told to have, and goes before whatever this process calls next. Where there
+        may be news, it is to wait: a session on a lease learns by it that its grant was lost, and one that has
+        something to read may be told so. An error is told by the first call that begins after it has come.
+
+        Args:
+            slot: From `prepare`.
+            session: The one that has what is given back.
+            number: The number of the grant.
+        """
+        self._check_usable()
+        with self._sending:
+            transport = self._transport
+            if self.lease or transport is None or self._tell is not None or self.key is not session:
+                return False
+            if number in self.lost or not transport.is_quiet():
+                return False
+            slot.telling = True
+            self._register_later(slot, session)
+            return True
+
+    def gave_back(self, mark: Mark) -> None:
+        """Take note that this process no longer has a grant."""
+        rows = self.given.get((mark.typeid, mark.name))
+        if rows and rows[-1][0] == mark.number:
+            rows.pop()
+
+    def _note_failure(self, frame: Frame) -> None:
+        error = _codec.decode(frame.body)
+        if isinstance(error, RegistryError):
+            self._tell = error.located(self.label)
+
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
         """Ask the server itself something, and return its answer."""
         body = _codec.encode([list(args), kwargs])
@@ -260,6 +296,7 @@ class Link(Line):
     def take_back(self) -> None:
         """Have the server undo what the last call of this thread gave, since the caller never got it."""
         slot = self.local.taking
+        self.given.clear()  # one of these may be what nobody got
         if slot is not None and not slot.delivered and self._pending.get(slot.seq) is slot:
             self._abandon(slot)
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry import hosting
+from registry import _codec, hosting
+from registry._events import Output
 from registry._objects import Hosted
 from registry._sessions import Lost
+from registry._wire import Kind
 from registry.errors import LockLost
 from registry.hosting import Holder
 
@@ -39,6 +41,9 @@ class Losses:
         if session is not None and holder.number:
             session.lose(holder.number, Lost(holder.owner.number, hosted.number, hosted.title, reason))
             self.untold[session.number] = None
+            engine = self._engine
+            notice = _codec.encode(holder.number)
+            engine._outputs.append(Output(session.number, 0, Kind.LOST, notice, engine.index))
 
     def owed(self, call: Call) -> Lost | None:
         """Return the loss that a caller is to be told of by this call, which is not to run then."""

@@ -150,6 +150,9 @@ class MemoryTransport:
         except queue.Empty:
             raise DeadlinePassed from None
 
+    def is_quiet(self) -> bool:
+        return False
+
     def fileno(self) -> int:
         return -1
 

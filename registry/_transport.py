@@ -73,6 +73,9 @@ class Transport(Protocol):
             DeadlinePassed: The deadline came first; the stream is as it was.
         """
 
+    def is_quiet(self) -> bool:
+        """Tell whether nothing has come that was not read, and the peer has not closed; False where nobody knows."""
+
     def fileno(self) -> int:
         """Return what can be polled; -1 where nothing can, or no longer."""
 
@@ -152,6 +155,12 @@ class SocketTransport:
             except BlockingIOError:  # the kernel's tick; look at the deadline again
                 continue
 
+    def is_quiet(self) -> bool:
+        try:
+            return not self._readable(0.0)
+        except (OSError, ValueError):
+            return False
+
     def _readable(self, seconds: float) -> bool:
         if hasattr(select, "poll"):
             poll = select.poll()
@@ -192,6 +201,9 @@ class PatchedTransport(SocketTransport):
                 rest = rest[self._sock.send(rest) :]
             except TimeoutError as error:
                 raise BlockingIOError(errno.EAGAIN, "the peer does not read") from error
+
+    def is_quiet(self) -> bool:
+        return False
 
     def receive(self, deadline: float | None) -> bytes:
         while True:

@@ -31,6 +31,7 @@ REPLY        server  the result, encoded
 ERROR        server  the exception, encoded
 CANCELLED    server  empty: the call of this sequence has and will have no effect
 STANDS       server  the result or the exception again: an undo came too late, the effect of the call stands
+LOST         server  the number of a grant that was taken from this session; sequence 0
 REFUSED      server  why the connection is being closed, as text
 ===========  ======  ========================================================================================
 
@@ -72,6 +73,7 @@ class Kind(IntEnum):
     REFUSED = 20
     STANDS = 21
     HEARD = 22
+    LOST = 25
 
 
 # Plain numbers for what is looked at in every call: to look up a member of an enum costs as much as a call.

@@ -86,9 +86,11 @@ class Hold:
                 self._slot.arguments = self._remote.prepare(self._slot.method, arguments).arguments
                 self._slot.relying = True
             self.relax()
+            self._link.gave_back(self._mark)
             try:
                 if not self.is_lost:
-                    self._remote.finish(self._slot)
+                    if arguments or not self._remote.give_back(self._slot, self._session, self._mark.number):
+                        self._remote.finish(self._slot)
                     return
             except NoSuchObject as error:
                 raise LockLost(self._remote.title, error.reason, self._link.label) from None
@@ -103,6 +105,7 @@ class Hold:
         """Have it given back without waiting, unless that is under way."""
         self.relax()
         if not self._slot.seq:
+            self._link.gave_back(self._mark)
             self._link.insist(self._slot, self._session)
 
     def relax(self) -> None:

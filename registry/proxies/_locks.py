@@ -31,7 +31,7 @@ class Bond:
         before: The arguments of ``release`` that stand before the number of the grant.
     """
 
-    __slots__ = ("_before", "_holds", "_method", "_pid", "_remote", "_session", "opening")
+    __slots__ = ("_before", "_holds", "_is_released", "_method", "_pid", "_remote", "_session", "opening")
 
     def __init__(self, remote: Remote, method: str, before: tuple[int, ...] = ()) -> None:
         link = remote.home.link()
@@ -41,6 +41,7 @@ class Bond:
         self._session = link.key
         self._pid = link.pid
         self._holds: list[Hold] = []  # of the blocks that were entered with the grant
+        self._is_released = False
         self.opening: ref[Leaving] | None = None
 
     def release(self, grant: Grant) -> None:
@@ -48,7 +49,9 @@ class Bond:
         link = remote.home.link()
         try:
             if link.key is self._session:
-                remote.invoke("release", (*self._before, grant.number))
+                is_known, self._is_released = not self._is_released, True
+                link.gave_back(remote.mark(grant.number))
+                _release(remote, (*self._before, grant.number), is_known)
                 return
         except NoSuchObject as error:
             raise LockLost(remote.title, error.reason, link.label) from None
@@ -120,6 +123,13 @@ class Bond:
             self._remote.home.link().guards.remove(mark)
 
 
+def _release(remote: Remote, arguments: tuple[int, ...], is_known: bool) -> None:
+    """Give a grant back, without waiting where this process is known to have it."""
+    link = remote.home.link()
+    if not (is_known and remote.give_back(remote.prepare("release", arguments), link.key, arguments[-1])):
+        remote.invoke("release", arguments)
+
+
 def _held_by(holder: str) -> str:
     return f"it is held by {holder}" if holder else "nobody has released it"
 
@@ -147,6 +157,27 @@ class LockShape(GrantingShape):
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         return locking(self, function)
+
+    def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
+        value = super()._call(method, *args, **kwargs)
+        if type(value) is Grant and value and self._interface.shape == "lock":
+            remote = self._remote
+            link = remote.home.link()
+            rows = link.given.setdefault((remote.typeid, remote.name), [])
+            if rows and rows[-1][0] != value.number:
+                rows.clear()  # it was lost
+            rows.append((value.number, link.local.owner))
+        return value
+
+    def release(self, *args: Any, **kwargs: Any) -> None:
+        """Give back what this process, or this thread, has of it."""
+        remote = self._remote
+        link = remote.home.link()
+        rows = link.given.get((remote.typeid, remote.name))
+        if args or kwargs or not rows or rows[-1][1] != link.local.owner:
+            self._call("release", *args, **kwargs)
+        else:
+            _release(remote, (rows.pop()[0],), True)
 
     def __enter__(self) -> Grant:
         here = self._here()
