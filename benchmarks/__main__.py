@@ -1,9 +1,10 @@
-"""Run the benchmarks and print a table.
+"""Run the benchmarks, and print what they find beside what it is to be.
 
-    python -m benchmarks [import | round-trips | logs]... [--json] [--rounds N]
+    python -m benchmarks [--only SUBJECT]... [--peers NAME,...] [--rounds N] [--json FILE] [--plots DIRECTORY]
 
-Figures are medians over rounds in which the subjects take turns, so that a machine whose speed drifts does not favour
-one of them. Round trips are measured twice: client and server on one CPU, and split over two.
+What is compared takes turns in one run, on servers of its own, and a figure is the median of its rounds; the smallest
+and the largest follow in brackets. Round trips are measured twice: client and server on one CPU, and split over two.
+`--plots` writes a table and pictures for the documentation, `--from` makes them of what `--json` wrote before.
 """
 
 from __future__ import annotations
@@ -11,28 +12,69 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
-from benchmarks import import_time, logs, round_trips
+from benchmarks import (
+    bulk,
+    clients,
+    connecting,
+    import_time,
+    logs,
+    pauses,
+    reads,
+    report,
+    round_trips,
+    sizes,
+    stream,
+)
+from benchmarks.harness import Bench
 
-SUBJECTS = {"import": import_time.measure, "round-trips": round_trips.measure, "logs": logs.measure}
+SUBJECTS = {
+    "import": import_time.measure,
+    "reads": reads.measure,
+    "round-trips": round_trips.measure,
+    "clients": clients.measure,
+    "bulk": bulk.measure,
+    "connecting": connecting.measure,
+    "sizes": sizes.measure,
+    "stream": stream.measure,
+    "logs": logs.measure,
+    "pauses": pauses.measure,
+}
 
 
 def main() -> int:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[*SUBJECTS, []], help="which benchmarks; all by default")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each measurement (7)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", choices=[*SUBJECTS], help="a subject, not all; may be repeated")
+    parser.add_argument("--peers", help="the peers to stand beside, with commas between; else all that are installed")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each figure is measured (7)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, and nothing else")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything there, too")
+    parser.add_argument("--from", metavar="FILE", type=Path, dest="earlier", help="measure nothing, show what is there")
+    parser.add_argument("--plots", metavar="DIRECTORY", type=Path, help="write a table and pictures there")
     arguments = parser.parse_args()
-    rows = [row for name in arguments.what or SUBJECTS for row in SUBJECTS[name](arguments.rounds)]
+    if arguments.earlier:
+        run = report.load(json.loads(arguments.earlier.read_text()))
+    else:
+        wanted = tuple(arguments.peers.split(",")) if arguments.peers else None
+        bench = Bench(arguments.rounds, arguments.quick, wanted)
+        run = report.Run(report.machine(), bench.missing, bench.skipped, [])
+        for name in arguments.only or SUBJECTS:
+            for row in SUBJECTS[name](bench):
+                run.rows.append(row)
+                print(report.text(row), flush=True)
+        print(report.ending(run))
     if arguments.json:
-        json.dump(rows, sys.stdout, indent=1)
-        print()
-        return 0
-    for row in rows:
-        beside = f"{row['beside']:>10.1f} {row['unit']}" if row["beside"] is not None else ""
-        ratio = f"{row['ratio']:.2f} x" if row["ratio"] is not None else ""
-        print(f"{row['what']:<44}{row['ours']:>10.1f} {row['unit']}{beside:>14} {ratio:>9}  {row['note']}")
+        arguments.json.write_text(json.dumps(report.dump(run), indent=1) + "\n")
+    if arguments.earlier:
+        for row in run.rows:
+            print(report.text(row))
+        print(report.ending(run))
+    if arguments.plots:
+        report.write(run, arguments.plots)
     return 0
 
 

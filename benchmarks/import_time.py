@@ -6,32 +6,25 @@ import subprocess
 import sys
 from statistics import median
 from time import perf_counter
-from typing import Any
+
+from benchmarks.harness import Bench, Row
 
 STATEMENTS = {
     "import registry": "import registry",
-    "from registry import connect": "from registry import connect",
+    "connect": "from registry import connect",
     "import multiprocessing.managers": "import multiprocessing.managers",
 }
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def measure(bench: Bench) -> list[Row]:
     """Start interpreters in turn, with and without the import."""
-    times: dict[str, list[float]] = {"pass": [], **{text: [] for text in STATEMENTS}}
-    for _ in range(rounds):
-        for text, row in times.items():
+    times: dict[str, list[float]] = {"pass": [], **{name: [] for name in STATEMENTS}}
+    for _ in range(bench.rounds):
+        for name, rounds in times.items():
             begun = perf_counter()
-            subprocess.run([sys.executable, "-c", text if text == "pass" else STATEMENTS[text]], check=True)
-            row.append((perf_counter() - begun) * 1000)
+            subprocess.run([sys.executable, "-c", STATEMENTS.get(name, "pass")], check=True)
+            rounds.append((perf_counter() - begun) * 1000)
     bare = median(times.pop("pass"))
-    return [
-        {
-            "what": f"{text}, beyond a bare interpreter",
-            "ours": median(row) - bare,
-            "beside": bare,
-            "unit": "ms",
-            "ratio": None,
-            "note": "beside: the bare interpreter",
-        }
-        for text, row in times.items()
-    ]
+    figures = {name: [each - bare for each in rounds] for name, rounds in times.items()}
+    note = f"beyond a bare interpreter, {bare:.0f} ms"
+    return [Row("import", "import", "ms", figures, note=note)]

@@ -1,0 +1,92 @@
+"""This project."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import Client
+
+
+def serve(home: Path, ready: Callable[[], None], log: str = "memory", segment: str = "", collections: str = "") -> None:
+    """Serve with a log, where one is named; segments of so many events; collections of garbage noted in a file."""
+    import registry
+    from registry._log import _store
+
+    if segment:
+        _store.SEGMENT_EVENTS = int(segment)
+    if collections:
+        _note_collections(collections)
+    server = registry.ManagerServer(f"unix://{home}/socket", b"benchmark", log=log, state=home / "state")  # type: ignore[arg-type]
+    server.on_ready = ready
+    server.run()
+
+
+def _note_collections(path: str) -> None:
+    """Note when collections of cyclic garbage begin and end, those that take more than a millisecond."""
+    file = open(path, "w", buffering=1)  # noqa: SIM115 - until the process ends
+    began = 0.0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        now = time.monotonic()
+        if phase == "start":
+            began = now
+        elif now - began > 0.001:
+            file.write(f"{began} {now}\n")
+
+    gc.callbacks.append(note)
+
+
+def client(home: Path, **options: Any) -> Any:
+    """Return a client of the product's own."""
+    os.environ.setdefault("REGISTRY_HOME", str(home))  # for the files of the address
+    import registry
+
+    return registry.connect(f"unix://{home}/socket", b"benchmark", start=False, **options)
+
+
+class Ours(Client):
+    """A client, and what it uses."""
+
+    def __init__(self, shared: Any) -> None:
+        self.shared = shared
+        self.d = shared.dict("d")
+        self.lock = shared.lock("lock")
+        self.d["k"] = 1
+
+    def statements(self) -> dict[str, str]:
+        return {
+            "get": "d['k']",
+            "set": "d['k'] = 1",
+            "pair": "lock.acquire(); lock.release()",
+            "update": "d.update(MANY)",
+            "array": "d['array']",
+            "bytes": "d['bytes'] = BYTES; d['bytes']",
+        }
+
+    def keep_array(self, array: Any) -> None:
+        self.d["array"] = array
+
+    def close(self) -> None:
+        self.shared.close()
+
+
+def ask(home: Path) -> None:
+    """Connect, get one key, and leave."""
+    with client(home, cache=False) as shared:
+        shared.dict("d")["k"]
+
+
+def connect(home: Path) -> Client:
+    """Connect as users do."""
+    return Ours(client(home))
+
+
+def connect_uncached(home: Path) -> Client:
+    """Connect without a cache: each read is a round trip."""
+    return Ours(client(home, cache=False))
