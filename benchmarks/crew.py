@@ -70,9 +70,8 @@ def idle(peer: str, home: Path, sessions: str) -> Any:
     """Be so many sessions that do nothing; one process has one, so that they are made behind its back."""
     import resource
 
-    from registry import client as module
-
     from benchmarks.peers.ours import client
+    from registry import client as module
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     kept = []
@@ -121,9 +120,8 @@ def writer(peer: str, home: Path, rate: str, keys: str) -> Any:
 
 def stream(peer: str, home: Path, flight: str = "512") -> Any:
     """Send reads without waiting for their replies, so many on their way at any time; how many were answered."""
-    from registry._wire import HEADER
-
     from benchmarks.peers.ours import client
+    from registry._wire import HEADER
 
     shared = client(home, cache=False)
     entries = shared.dict("d")
@@ -138,7 +136,7 @@ def stream(peer: str, home: Path, flight: str = "512") -> Any:
     for _ in range(2):  # the first defines the name
         entries["k"]
     # One call as the client writes it; what follows differs in its number and in what has arrived.
-    length, kind, flags, spare, generation, number, mark, applied = HEADER.unpack_from(sent[-1])
+    length, kind, flags, spare, generation, number, _, applied = HEADER.unpack_from(sent[-1])
     body, reply = sent[-1][HEADER.size :], len(received[-1])
     tell("ready")
     first, answered, got, end = number, 0, 0, select.poll()

@@ -28,7 +28,7 @@ def serve(home: Path, ready: Callable[[], None], log: str = "memory", segment: s
 
 def _note_collections(path: str) -> None:
     """Note when collections of cyclic garbage begin and end, those that take more than a millisecond."""
-    file = open(path, "w", buffering=1)  # noqa: SIM115 - until the process ends
+    file = open(path, "w", buffering=1)
     began = 0.0
 
     def note(phase: str, info: dict[str, int]) -> None:
