@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -46,9 +48,13 @@ def machine() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    server = shutil.which("redis-server")
+    if server:
+        said = subprocess.run([server, "--version"], capture_output=True, text=True, check=False).stdout
+        versions["redis-server"] = said.partition("v=")[2].partition(" ")[0]
     return {
         "day": time.strftime("%Y-%m-%d"),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "processor": f"{os.cpu_count()} x {model}",
         "Python": platform.python_version(),
         "shared-registry": metadata.version("shared-registry"),
@@ -85,11 +91,15 @@ def text(row: Row) -> str:
     lines = [f"{title} ({row.unit}){'; ' + row.note if row.note else ''}"]
     for name, rounds in row.figures.items():
         ratio = row.ratio(name) if name != row.ours else None
-        noise = f"({number(min(rounds))}..{number(max(rounds))})" if len(rounds) > 1 else ""
         times = f"{number(ratio)} x" if ratio is not None else ""
-        lines.append(f"    {name:<18}{number(row.median(name)):>10}  {noise:<22}{times:>10}")
+        lines.append(f"    {name:<18}{number(row.median(name)):>10}  {noise(rounds):<22}{times:>10}")
     lines += [f"    {verdict(bar):<13}{bar.text}{measured(bar)}" for bar in row.bars]
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def noise(rounds: list[float]) -> str:
+    """Write the range of the rounds."""
+    return f"({number(min(rounds))}..{number(max(rounds))})" if len(rounds) > 1 else ""
 
 
 def verdict(bar: Bar) -> str:
@@ -130,9 +140,7 @@ def markdown(run: Run) -> str:
     for row in run.rows:
         title = ", ".join(filter(None, (row.what, row.place)))
         figures = ", ".join(
-            f"{name} **{number(row.median(name))}**"
-            + (f" ({number(min(rounds))}..{number(max(rounds))})" * bool(rounds))
-            for name, rounds in row.figures.items()
+            f"{name} **{number(row.median(name))}** {noise(rounds)}".strip() for name, rounds in row.figures.items()
         )
         lines.append(f"| {title} | {row.unit} | {figures} |")
     for name, reason in sorted(run.missing.items()):
@@ -176,6 +184,7 @@ def _beside(rows: list[Row], path: Path) -> None:
         panel.barh(names, [row.median(name) or 0.0 for name in names], color=colours)
         panel.set_xscale("log")
         panel.set_title(", ".join(filter(None, (row.what, row.place))) + ", µs", fontsize=9)
+        panel.minorticks_off()
         panel.invert_yaxis()
     _save(figure, path)
 
@@ -192,6 +201,7 @@ def _curves(series: dict[str, list[Row]], across: str, up: str, path: Path) -> N
             if len(points) > 1:
                 panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
     panel.set_xscale("symlog", linthresh=1)
+    panel.minorticks_off()
     panel.set_ylim(bottom=0)
     panel.set_xlabel(across)
     panel.set_ylabel(up)

@@ -103,9 +103,7 @@ PEERS = {
     "registry, cached": Peer("this project, as it is used", "ours"),
     "manager": Peer("multiprocessing.managers.SyncManager", "manager"),
     "echo": Peer("56 bytes to a process that blocks in recv and back: the floor", "echo"),
-    "uvloop echo": Peer(
-        "56 bytes to a uvloop server and back", "echo", "uvloop", "pip install uvloop", "connect_uvloop"
-    ),
+    "uvloop echo": Peer("56 bytes to a uvloop server and back", "echo", "uvloop", BENCH, "connect_uvloop"),
     "redis": Peer("redis-py with hiredis and a Redis on a unix socket", "redis", "hiredis", BENCH, check=_no_redis),
     "diskcache": Peer("diskcache: SQLite files", "diskcache", "diskcache", BENCH),
     "lmdb": Peer("LMDB: a mapped file, values as bytes, unsynced", "lmdb", "lmdb", BENCH),

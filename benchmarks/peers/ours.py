@@ -21,9 +21,15 @@ def serve(home: Path, ready: Callable[[], None], log: str = "memory", segment: s
         _store.SEGMENT_EVENTS = int(segment)
     if collections:
         _note_collections(collections)
-    server = registry.ManagerServer(f"unix://{home}/socket", b"benchmark", log=log, state=home / "state")  # type: ignore[arg-type]
+    server = registry.ManagerServer(_name(home), log=log)  # type: ignore[arg-type]
     server.on_ready = ready
     server.run()
+
+
+def _name(home: Path) -> str:
+    """Return the name of the server that has this home, which no other benchmark's has."""
+    os.environ["REGISTRY_HOME"] = str(home)
+    return home.name
 
 
 def _note_collections(path: str) -> None:
@@ -44,10 +50,9 @@ def _note_collections(path: str) -> None:
 
 def client(home: Path, **options: Any) -> Any:
     """Return a client of the product's own."""
-    os.environ.setdefault("REGISTRY_HOME", str(home))  # for the files of the address
     import registry
 
-    return registry.connect(f"unix://{home}/socket", b"benchmark", start=False, **options)
+    return registry.connect(_name(home), start=False, **options)
 
 
 class Ours(Client):
