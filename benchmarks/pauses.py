@@ -51,6 +51,7 @@ def measure(bench: Bench) -> list[Row]:
             with crew("writer", server, rate=bench.size(4000, 2000), keys=entries):
                 probes = _probe(client.d, pid, seconds)  # type: ignore[attr-defined]
         collections = [tuple(map(float, line.split())) for line in told.read_text().splitlines()]
+        collections = [each for each in collections if each[1] > probes[0].began and each[0] < probes[-1].began]
     finally:
         shutil.rmtree(home)
     folding, between = ([probe for probe in probes if probe.folding is each] for each in (True, False))
@@ -63,7 +64,7 @@ def measure(bench: Bench) -> list[Row]:
     row = Row("pauses", f"worst round trip, {entries:,} entries, --log process", "ms", figures, note=note)
     worst = max((probe.took * 1e3 for probe in folding), default=None)
     longest = max((1e3 * (end - begin) for begin, end in collections), default=0.0)
-    gc = Row("pauses", "longest collection of garbage in that server", "ms", {"registry": [longest]})
+    gc = Row("pauses", "longest collection of garbage in that server meanwhile", "ms", {"registry": [longest]})
     return [row.within("no round trip above 20 ms while folding", 20, worst), gc]
 
 

@@ -16,6 +16,7 @@ before it looks at its sockets, so that the heartbeats of all clients may still 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -25,7 +26,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +55,7 @@ STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, h
 TICK = 0.5  # seconds between two looks at the leases, or a tenth of a lease
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
+SPARING = 1000  # collections of the second generation between two of everything, see `_garbage_spared`
 
 
 class ManagerServer:
@@ -214,14 +217,16 @@ class ManagerServer:
         self.open()
         durability = self._durability
         try:
-            self._loop = loop = _new_loop()
-            try:
-                loop.run_until_complete(self._serve(loop))
-            finally:
-                self._loop = None
-                loop.close()
-            if durability is not None:
-                durability.finish()
+            # On a thread of somebody's process the collector is not ours to tell.
+            with _garbage_spared() if self._thread is None else nullcontext():
+                self._loop = loop = _new_loop()
+                try:
+                    loop.run_until_complete(self._serve(loop))
+                finally:
+                    self._loop = None
+                    loop.close()
+                if durability is not None:
+                    durability.finish()
         finally:
             if self._lock is not None:
                 # Not killed: who waits for this server does not start it again.
@@ -693,6 +698,24 @@ def _listen_unix(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+@contextmanager
+def _garbage_spared() -> Iterator[None]:
+    """Keep the collector of cyclic garbage from looking at all that is held, which stops a large server.
+
+    What was recovered is never looked at. What has been made since, and has outlived two collections, is looked at once
+    in some millions of new objects, not in 70,000: the server itself makes no cycles, so that only those of hosted
+    classes wait for it.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(before[0], before[1], SPARING)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

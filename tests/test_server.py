@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -12,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -248,6 +250,69 @@ signal.pause()
                         assert new.counter("c").incr() == 1
                 finally:
                     os.kill(child, signal.SIGKILL)
+
+
+# -- the collector of cyclic garbage ----------------------------------------------------------------
+
+
+def test_what_a_server_holds_is_spared_by_the_collector(home: Path) -> None:
+    """`run` freezes what was recovered and puts full collections off; afterwards all is as it was."""
+    before, found = gc.get_threshold(), []
+
+    def ready() -> None:
+        found.append((gc.get_freeze_count(), gc.get_threshold()))
+        server.stop()
+
+    server = ManagerServer("here", KEY)
+    server.on_ready = ready
+    server.run()
+    assert found[0][0] > 10_000
+    assert found[0][1] == (*before[:2], module.SPARING)
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
+
+
+def test_a_server_on_a_thread_leaves_the_collector_alone(home: Path) -> None:
+    """`start` is in somebody's program, whose garbage is not the server's business."""
+    before = gc.get_threshold()
+    with ManagerServer("here", KEY):
+        assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
+
+
+def test_sessions_leave_no_cycles_behind(home: Path) -> None:
+    """Calls, errors, waits, deletions and ends of sessions leave the server nothing that only a collection frees."""
+    code = """
+import gc, sys
+from registry import ManagerServer
+with ManagerServer(sys.argv[1], sys.argv[2].encode()):
+    gc.disable()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(gc.collect(), flush=True)
+"""
+
+    def use() -> None:
+        with another("here", start=False) as client:
+            entries, queue, lock = client.dict("d"), client.queue("q"), client.lock("l")
+            entries["k"] = [1, 2]
+            assert entries["k"] == [1, 2]
+            with pytest.raises(KeyError):
+                entries["nope"]
+            with pytest.raises(Empty):
+                queue.get(timeout=0.001)
+            with lock, entries.edit("k") as value:
+                value.append(3)
+            lock.acquire()
+            client.delete(queue)
+
+    with Script(code, "here", KEY.decode()) as script:
+        assert script.line() == "ready"
+        use()
+        script.say()
+        script.line()  # what is made once
+        for _ in range(20):
+            use()
+        script.say()
+        assert script.line() == "0"
 
 
 # -- processes that end ---------------------------------------------------------------------------
