@@ -26,6 +26,8 @@ from benchmarks.peers import PEERS, Client, Statement
 
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
+SLICES = 10
+
 
 @attrs.frozen
 class Place:
@@ -172,34 +174,45 @@ class Bench:
     def contest(self, statements: Mapping[str, Statement | None], seconds: float = 0.05) -> dict[str, list[float]]:
         """Time statements in turns, and return for each the microseconds of one run of it, a number for each round.
 
+        A round is the median of slices, in which the statements take turns, too: one that is short enough is rarely
+        interrupted by what else runs on the machine.
+
         Args:
             statements: By the name of who makes them; those of None are left out.
             seconds: How long one round of one statement takes.
         """
         timers = {name: Timer(each.text, globals=each.names) for name, each in statements.items() if each is not None}
         figures: dict[str, list[float]] = {name: [] for name in timers}
-        numbers: dict[str, int] = {}
+        slices: dict[str, list[int]] = {}
         for turn in range(self.rounds + 1):  # the first warms up, and tells how many fit into a round
-            order = list(timers)
-            order = order[turn % len(order) :] + order[: turn % len(order)] if order else []
-            for name in order:
-                try:
-                    if turn == 0:
-                        numbers[name] = _number(timers[name], self.size(seconds, 0.001))
-                    else:
-                        figures[name].append(timers[name].timeit(numbers[name]) / numbers[name] * 1e6)
-                except Exception as error:  # noqa: BLE001 - a peer that fails is named, and the others go on
-                    self.skipped[f"{name}: {statements[name].text}"] = f"{type(error).__name__}: {error}"[:200]  # type: ignore[union-attr]
-                    del timers[name], figures[name]
+            names = list(timers)
+            names = names[turn % len(names) :] + names[: turn % len(names)] if names else []
+            times: dict[str, list[float]] = {name: [] for name in names}
+            for number in range(SLICES if turn else 1):
+                for name in names:
+                    try:
+                        if not turn:
+                            slices[name] = _slices(timers[name], self.size(seconds, 0.001))
+                        elif name in timers and number < len(slices[name]):
+                            calls = slices[name][number]
+                            times[name].append(timers[name].timeit(calls) / calls * 1e6)
+                    except Exception as error:  # noqa: BLE001 - a peer that fails is named, and the others go on
+                        text = getattr(statements[name], "text", "")
+                        self.skipped[f"{name}: {text}"] = f"{type(error).__name__}: {error}"[:200]
+                        del timers[name], figures[name]
+            if turn:
+                for name in timers:
+                    figures[name].append(median(times[name]))
         return figures
 
 
-def _number(timer: Timer, seconds: float) -> int:
-    """Return how many runs take about so long."""
+def _slices(timer: Timer, seconds: float) -> list[int]:
+    """Return how many runs are to be timed at a time, so that all take about so long."""
     number = 1
     while (took := timer.timeit(number)) < seconds / 10 and number < 1_000_000:
         number *= 2
-    return max(1, int(number * seconds / max(took, 1e-9)))
+    number = max(1, int(number * seconds / max(took, 1e-9)))
+    return [number // SLICES] * SLICES if number >= SLICES else [1] * number
 
 
 @attrs.define
