@@ -65,7 +65,12 @@ def measure(bench: Bench) -> list[Row]:
     worst = max((probe.took * 1e3 for probe in folding), default=None)
     longest = max((1e3 * (end - begin) for begin, end in collections), default=0.0)
     gc = Row("pauses", "longest collection of garbage in that server meanwhile", "ms", {"registry": [longest]})
-    return [row.within("no round trip above 20 ms while folding", 20, worst), gc]
+    own = {name: _worst(each, own=True) for name, each in (("folding", folding), ("between folds", between))}
+    return [
+        row.within("no round trip above 20 ms while folding", 20, worst),
+        Row("pauses", "the same, without what was waited for a processor", "ms", own),
+        gc,
+    ]
 
 
 def _probe(entries: object, pid: int, seconds: float) -> list[Probe]:
@@ -107,10 +112,11 @@ def _has_children(pid: int) -> bool:
         return False
 
 
-def _worst(probes: list[Probe]) -> list[float]:
-    """Return the worst of each tenth, in milliseconds."""
-    size = max(1, len(probes) // 10)
-    return [max(each.took for each in probes[start : start + size]) * 1e3 for start in range(0, len(probes), size)]
+def _worst(probes: list[Probe], own: bool = False) -> list[float]:
+    """Return the worst of each tenth, in milliseconds, with or without the wait for a processor."""
+    times = [1e3 * max(0.0, each.took - each.starved * own) for each in probes]
+    size = max(1, len(times) // 10)
+    return [max(times[start : start + size]) for start in range(0, len(times), size)]
 
 
 def _cause(probe: Probe, collections: list[tuple[float, ...]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ def serve(home: Path, ready: Callable[[], None], log: str = "memory", segment: s
     import registry
     from registry._log import _store
 
+    logging.getLogger("registry").setLevel(logging.ERROR)  # a busy machine is no news here
     if segment:
         _store.SEGMENT_EVENTS = int(segment)
     if collections:
