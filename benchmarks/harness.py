@@ -209,9 +209,10 @@ class Bench:
 def _slices(timer: Timer, seconds: float) -> list[int]:
     """Return how many runs are to be timed at a time, so that all take about so long."""
     number = 1
-    while (took := timer.timeit(number)) < seconds / 10 and number < 1_000_000:
+    # The shortest of several: one that was interrupted would have slices of single calls, which are all cold.
+    while (took := min(timer.timeit(number) for _ in range(3 if number < 1000 else 1))) < seconds / 20:
         number *= 2
-    number = max(1, int(number * seconds / max(took, 1e-9)))
+    number = max(1, int(number * seconds / took))
     return [number // SLICES] * SLICES if number >= SLICES else [1] * number
 
 
