@@ -35,6 +35,7 @@ def serve(home: Path, ready: Callable[[], None]) -> None:
         def release(self) -> None:
             self._lock.release()
 
+    Pyro5.config.THREADPOOL_SIZE = 300  # a thread for each client
     with Pyro5.api.Daemon(unixsocket=str(home / "socket")) as daemon:
         daemon.register(Shared(), "shared")
         ready()
