@@ -4,7 +4,7 @@ Two protocols are spoken on one port. The server opens as a stock `multiprocessi
 answers tells which it is (`_auth`). A native client's frames go to the `Host`, a stock client's requests to `_stock`;
 `_connection` is where they part.
 
-Life of a native call: bytes arrive in `Connection.data_received`, are cut into frames, at most 64 or one millisecond
+Life of a native call: bytes arrive in `Connection.data_received`, are cut into frames, at most 8 or one millisecond
 of them in a turn, and go through `Host.receive` into the engine; the outputs of the turn leave in one write for each
 connection. A process that ends is noticed by its pidfd: what it had sent is read to the end, then its session ends.
 

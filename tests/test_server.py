@@ -456,6 +456,18 @@ def test_a_stall_expires_nobody_whose_heartbeats_wait(home: Path) -> None:
 # -- peers that misbehave -------------------------------------------------------------------------
 
 
+def test_a_client_that_sends_without_end_does_not_keep_others_waiting(server: ManagerServer) -> None:
+    """Of what lies there from one client a few calls are taken, and then it is another's turn."""
+    with Raw("here") as stream, Raw("here") as other:
+        with held_up(server):
+            stream.transport.send(b"".join(stream.call(seq, "notes", "n", "add", 1) for seq in range(1, 301)))
+            other.transport.send(other.call(1, "notes", "n", "add", 1))
+        assert _codec.decode(other.frame().body) <= 10
+        replies = [_codec.decode(stream.frame().body) for _ in range(300)]
+        assert replies == sorted(replies)
+        assert replies[-1] == 301
+
+
 def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its calls are no longer taken once its output waits, also those that had been read; then it is cut."""
     stuck = threading.Event()
