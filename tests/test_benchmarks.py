@@ -52,8 +52,8 @@ def test_a_row_shows_the_noise_and_whether_its_bar_is_met() -> None:
     assert report.text(row().at_most(0.4, "manager").faster(3, "redis")).splitlines() == [
         "get, one CPU (us)",
         "    registry                2.00  (1.00..3.00)",
-        "    manager                 4.00  (4.00..4.00)             0.500 x",
-        "    NOT MET      <= 0.4 x manager: 0.500",
+        "    manager                 4.00  (4.00..4.00)               0.5 x",
+        "    NOT MET      <= 0.4 x manager: 0.5",
         "    not measured >= 3 x faster than redis",
     ]
 
@@ -68,7 +68,7 @@ def test_a_run_comes_back_from_json_and_becomes_a_table(tmp_path: Path) -> None:
     assert again == run
     report.write(again, tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert "| get, one CPU | ≤ 0.4 x manager | 0.500 | NOT MET |" in table
+    assert "| get, one CPU | ≤ 0.4 x manager | 0.5 | NOT MET |" in table
     assert "Missing in this run: redis, no redis-server." in table
 
 

@@ -85,7 +85,7 @@ class Ours(Client):
 
 def ask(home: Path) -> None:
     """Connect, get one key, and leave."""
-    with client(home, cache=False) as shared:
+    with client(home) as shared:
         shared.dict("d")["k"]
 
 
