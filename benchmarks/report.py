@@ -56,6 +56,8 @@ def machine() -> dict[str, str]:
         "day": time.strftime("%Y-%m-%d"),
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "processor": f"{os.cpu_count()} x {model}",
+        # Above the number of processors, others were at work, and no figure is worth much.
+        "load before it began": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known",
         "Python": platform.python_version(),
         "shared-registry": metadata.version("shared-registry"),
         **versions,
