@@ -151,26 +151,36 @@ def markdown(run: Run) -> str:
 
 
 def write(run: Run, directory: Path) -> None:
-    """Write ``table.md``, and a picture of each kind, if matplotlib is there."""
+    """Write ``figures.md``, which a page beside the directory includes, and its pictures, if matplotlib is there."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "table.md").write_text(markdown(run), encoding="utf-8")
+    pictures = [f"![{about}]({directory.name}/{name})" for name, about in _draw(run, directory).items()]
+    (directory / "figures.md").write_text("\n\n".join([*pictures, markdown(run)]), encoding="utf-8")
+
+
+def _draw(run: Run, directory: Path) -> dict[str, str]:
+    """Draw what there is to draw; return the names of the pictures, with what they show."""
     try:
         import matplotlib
     except ImportError:
         print('no pictures: matplotlib is not installed: pip install "shared-registry[bench]"')
-        return
+        return {}
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "speed", "font.size": 9})
-    for subject, name in (("round-trips", "round-trips"), ("reads", "reads")):
+    drawn = {}
+    for subject, about in (("round-trips", "One call at a time, beside the peers"), ("reads", "A repeated get")):
         rows = [row for row in run.rows if row.subject == subject and row.unit == "us"]
         if rows:
-            _beside(rows, directory / f"{name}.svg")
+            _beside(rows, directory / f"{subject}.svg")
+            drawn[f"{subject}.svg"] = about
     series = {row.series: [each for each in run.rows if each.series == row.series] for row in run.rows if row.series}
     clients = series.pop("clients", None)
     if clients:
         _curves({"clients": clients}, "clients", "calls a second", directory / "clients.svg")
+        drawn["clients.svg"] = "Gets a second by many clients together"
     if series:
         _curves(series, "how many", "µs a call", directory / "sizes.svg")
+        drawn["sizes.svg"] = "What a call costs as there are more keys, objects, waiters and idle sessions"
+    return drawn
 
 
 def _beside(rows: list[Row], path: Path) -> None:

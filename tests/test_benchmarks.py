@@ -67,7 +67,7 @@ def test_a_run_comes_back_from_json_and_becomes_a_table(tmp_path: Path) -> None:
     again = report.load(json.loads(json.dumps(report.dump(run))))
     assert again == run
     report.write(again, tmp_path)
-    table = (tmp_path / "table.md").read_text()
+    table = (tmp_path / "figures.md").read_text()
     assert "| get, one CPU | ≤ 0.4 x manager | 0.5 | NOT MET |" in table
     assert "Missing in this run: redis, no redis-server." in table
 
