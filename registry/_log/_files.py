@@ -86,7 +86,7 @@ class Directory:
 
     def read(self, path: Path) -> bytes:
         """Return what is in one of the files."""
-        with about(os.fspath(path)):
+        with about(str(path)):
             return path.read_bytes()
 
     def put(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
