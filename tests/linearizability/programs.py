@@ -107,6 +107,9 @@ class Wire:
         self.arrived -= size
         return data
 
+    def is_quiet(self) -> bool:
+        return not self._is_readable()
+
     def _is_readable(self) -> bool:
         return self.closed or self.hung_up or bool(self.arrived)
 
