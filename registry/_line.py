@@ -16,7 +16,7 @@ from typing import Any
 from registry import _wire
 from registry._pending import Pending
 from registry._transport import DeadlinePassed, Transport, clock, is_gone, left
-from registry._wire import ERROR, REPLY, Frame, Kind
+from registry._wire import REPLY, Frame, Kind
 
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
 
@@ -49,10 +49,6 @@ class Line:
 
     def _connect(self, deadline: float | None) -> None:
         """As the leader: make a connection."""
-        raise NotImplementedError
-
-    def _note_failure(self, frame: Frame) -> None:
-        """Have the next call raise what a call has failed with that nobody waited for."""
         raise NotImplementedError
 
     def _note(self, change: str, transport: Transport | None = None) -> None:
@@ -207,7 +203,5 @@ class Line:
     def _dismiss(self, slot: Pending) -> None:
         """Let go of a call that nobody waits for, once its reply is there."""
         if slot.reply is not None and self._pending.get(slot.seq) is slot:
-            if slot.telling and slot.reply.kind == ERROR:
-                self._note_failure(slot.reply)
             self._note_arrival(slot, slot.reply)
             self._pending.pop(slot.seq, None)

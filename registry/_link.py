@@ -236,39 +236,40 @@ class Link(Line):
         with self._sending:
             self._register_later(slot, session)
 
-    def give_back(self, slot: Pending, session: bytes, number: int) -> bool:
+    def give_back(self, slot: Pending, session: bytes, mark: Mark) -> bool:
         """Have a prepared call made without waiting for its reply, where it can hardly fail; tell whether that is so.
 
-        It gives back what this process was told to have, and goes before whatever this process calls next. Where there
-        may be news, it is to wait: a session on a lease learns by it that its grant was lost, and one that has
-        something to read may be told so. An error is told by the first call that begins after it has come.
+        It gives back what this process has by its own record (`given`), and goes before whatever this process calls
+        next. Where there may be news, it is to wait: a session on a lease learns by it that its grant was lost, and one
+        that has something to read may be told so. What is lost after that look was not relied on any more.
 
         Args:
             slot: From `prepare`.
             session: The one that has what is given back.
-            number: The number of the grant.
+            mark: The grant.
         """
         self._check_usable()
-        with self._sending:
-            transport = self._transport
-            if self.lease or transport is None or self._tell is not None or self.key is not session:
-                return False
-            if number in self.lost or not transport.is_quiet():
-                return False
-            slot.telling = True
-            self._register_later(slot, session)
-            return True
+        try:
+            with self._sending:
+                transport = self._transport
+                if self.lease or transport is None or self._tell is not None or self.key is not session:
+                    return False
+                if not self.gave_back(mark) or mark.number in self.lost or not transport.is_quiet():
+                    return False
+                self._register_later(slot, session)
+                return True
+        except BaseException as error:
+            if slot.seq:
+                self._give_up(slot, error)  # it stands in the row, and may not have been written
+            raise
 
-    def gave_back(self, mark: Mark) -> None:
-        """Take note that this process no longer has a grant."""
+    def gave_back(self, mark: Mark) -> bool:
+        """Take note that this process no longer has a grant, and tell whether it had it."""
         rows = self.given.get((mark.typeid, mark.name))
         if rows and rows[-1][0] == mark.number:
             rows.pop()
-
-    def _note_failure(self, frame: Frame) -> None:
-        error = _codec.decode(frame.body)
-        if isinstance(error, RegistryError):
-            self._tell = error.located(self.label)
+            return True
+        return False
 
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
         """Ask the server itself something, and return its answer."""
@@ -630,6 +631,7 @@ class Link(Line):
     def _undo(self, slot: Pending) -> None:
         with self._sending:
             slot.asked = 0
+            slot.parked = False  # nobody is to be woken to read who has left
             slot.abandoned = True
             slot.reply = None
             self._send_cancel(slot, undo=True)
@@ -749,6 +751,9 @@ class Link(Line):
             self.lease, self.heard = answer.lease, sent
             self._transport = transport
             self._note("connected", transport)
+            for slot in list(self._pending.values()):
+                if slot.unattended:
+                    self._dismiss(slot)  # where an exception kept its reply from that
             # What was given up is unanswered even where its reply came in that very moment.
             unanswered = [slot for slot in list(self._pending.values()) if slot.abandoned or not slot.done]
             for slot in unanswered:

@@ -36,7 +36,6 @@ class Pending(msgspec.Struct, eq=False):
         insisting: It gives something back: it is made, exactly once, whatever becomes of its caller.
         relying: Although it gives something back, it relies on the grants of its thread, since it does more than that.
         unattended: Nobody waits for its reply.
-        telling: Where that reply is an error, the next call raises it.
         seconds: How long it may take; None waits.
     """
 
@@ -51,7 +50,6 @@ class Pending(msgspec.Struct, eq=False):
     insisting: bool = False
     relying: bool = False
     unattended: bool = False
-    telling: bool = False
     fields: dict[int, msgspec.Raw] | None = None
     seq: int = 0
     sent: bool = False

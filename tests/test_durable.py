@@ -198,7 +198,7 @@ def test_a_threaded_call_is_not_made_twice(home: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.once
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(size(600, 7200))
 def test_kills() -> None:
     """Every acknowledged effect is there once, no lock has two holders, no client sees an error."""
     counted = experiment("logs.kills", size(50, 1000), 8)

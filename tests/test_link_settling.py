@@ -5,6 +5,7 @@ The real `Link` and the real `Host`, with pipes in place of sockets, so that eac
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -419,3 +420,16 @@ def test_who_is_interrupted_in_giving_up_has_given_up(host: Host) -> None:
         link.call(count, "incr", NOTHING, about=About("counter:c"))
     assert not link._pending
     assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 1
+
+
+def test_nobody_is_woken_to_read_who_has_left() -> None:
+    """A call that is undone has nobody who could; another one is there, and would wait for ever."""
+    link = _link.Link(Dialed, "x")  # which is never asked to connect
+    locks = [threading.Lock(), threading.Lock()]
+    for lock in locks:
+        lock.acquire()
+    left, stays = (pending(seq=number, parked=True, wake=lock) for number, lock in enumerate(locks, 1))
+    link._pending = {1: left, 2: stays}
+    link._undo(left)
+    link._promote()
+    assert [lock.locked() for lock in locks] == [True, False]

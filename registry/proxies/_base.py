@@ -150,10 +150,10 @@ class Remote:
         arguments = _codec.encode_arguments(args, NO_NAMES, carried, _outgoing, opaque)
         return link.prepare(self._handle_of(link), method, arguments, about=self, timeout=self.home.timeout)
 
-    def give_back(self, slot: Pending, session: bytes, number: int) -> bool:
+    def give_back(self, slot: Pending, session: bytes, mark: Mark) -> bool:
         """Make a prepared call that releases a lock, without waiting for its reply; False where it is to wait."""
         interface = self.interface
-        return interface is not None and interface.shape == "lock" and self.home.link().give_back(slot, session, number)
+        return interface is not None and interface.shape == "lock" and self.home.link().give_back(slot, session, mark)
 
     def finish(self, slot: Pending) -> Any:
         """Make a prepared call and return its result."""

@@ -86,10 +86,10 @@ class Hold:
                 self._slot.arguments = self._remote.prepare(self._slot.method, arguments).arguments
                 self._slot.relying = True
             self.relax()
-            self._link.gave_back(self._mark)
             try:
                 if not self.is_lost:
-                    if arguments or not self._remote.give_back(self._slot, self._session, self._mark.number):
+                    if arguments or not self._remote.give_back(self._slot, self._session, self._mark):
+                        self._link.gave_back(self._mark)
                         self._remote.finish(self._slot)
                     return
             except NoSuchObject as error:

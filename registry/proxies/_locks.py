@@ -31,7 +31,7 @@ class Bond:
         before: The arguments of ``release`` that stand before the number of the grant.
     """
 
-    __slots__ = ("_before", "_holds", "_is_released", "_method", "_pid", "_remote", "_session", "opening")
+    __slots__ = ("_before", "_holds", "_method", "_pid", "_remote", "_session", "opening")
 
     def __init__(self, remote: Remote, method: str, before: tuple[int, ...] = ()) -> None:
         link = remote.home.link()
@@ -41,7 +41,6 @@ class Bond:
         self._session = link.key
         self._pid = link.pid
         self._holds: list[Hold] = []  # of the blocks that were entered with the grant
-        self._is_released = False
         self.opening: ref[Leaving] | None = None
 
     def release(self, grant: Grant) -> None:
@@ -49,9 +48,7 @@ class Bond:
         link = remote.home.link()
         try:
             if link.key is self._session:
-                is_known, self._is_released = not self._is_released, True
-                link.gave_back(remote.mark(grant.number))
-                _release(remote, (*self._before, grant.number), is_known)
+                _release(remote, (*self._before, grant.number))
                 return
         except NoSuchObject as error:
             raise LockLost(remote.title, error.reason, link.label) from None
@@ -123,10 +120,11 @@ class Bond:
             self._remote.home.link().guards.remove(mark)
 
 
-def _release(remote: Remote, arguments: tuple[int, ...], is_known: bool) -> None:
-    """Give a grant back, without waiting where this process is known to have it."""
-    link = remote.home.link()
-    if not (is_known and remote.give_back(remote.prepare("release", arguments), link.key, arguments[-1])):
+def _release(remote: Remote, arguments: tuple[int, ...]) -> None:
+    """Give a grant back, without waiting for the reply where this process is known to have it."""
+    link, mark = remote.home.link(), remote.mark(arguments[-1])
+    if not remote.give_back(remote.prepare("release", arguments), link.key, mark):
+        link.gave_back(mark)
         remote.invoke("release", arguments)
 
 
@@ -173,11 +171,13 @@ class LockShape(GrantingShape):
         """Give back what this process, or this thread, has of it."""
         remote = self._remote
         link = remote.home.link()
-        rows = link.given.get((remote.typeid, remote.name))
-        if args or kwargs or not rows or rows[-1][1] != link.local.owner:
+        key = (remote.typeid, remote.name)
+        last = link.given.get(key, [])[-1:]
+        if args or kwargs or not last or last[0][1] != link.local.owner:
+            link.given.pop(key, None)  # which of them goes back is the server's to say
             self._call("release", *args, **kwargs)
         else:
-            _release(remote, (rows.pop()[0],), True)
+            _release(remote, (last[0][0],))
 
     def __enter__(self) -> Grant:
         here = self._here()
