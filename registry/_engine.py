@@ -49,7 +49,7 @@ from registry._events import (
 from registry._leaves import Caller, Owner
 from registry._losses import Losses
 from registry._objects import Hosted, bind
-from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp
+from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp, unopened
 from registry._sessions import Reply, Session
 from registry._wire import DELETE, ERROR, OPERATORS, REPLY, Kind
 from registry.declarations import ITERATING, SharedObject
@@ -186,7 +186,7 @@ class Engine:
                 hosted, lost = self._target(call)
                 if lost is not None:
                     raise lost
-            args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain))
+            args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain), rows=unopened)
             method = hosted.methods.get(call.method) or self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
             value = self._within(step, drained(method) if call.method in ITERATING else method, *args, **kwargs)
@@ -327,7 +327,7 @@ class Engine:
             if event.method in OPERATORS:
                 self._reply(session, seq, REPLY, _codec.encode(self._administer(hosted, session, event)))
                 return
-            args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain))
+            args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain), rows=unopened)
             method = self._method(hosted, event.method)
         except Exception as error:  # noqa: BLE001 - what is wrong with a call is its caller's to know
             self._reply(session, seq, ERROR, failure(error))

@@ -278,10 +278,15 @@ class Link(Line):
         return self.result(self._run(slot, self._deadline(None)))
 
     def result(
-        self, frame: Frame, incoming: Callable[[Any], object] | None = None, about: Any = None, method: str = ""
+        self,
+        frame: Frame,
+        incoming: Callable[[Any], object] | None = None,
+        about: Any = None,
+        method: str = "",
+        rows: Callable[[list[Any]], list[Any]] | None = None,
     ) -> Any:
         """Return what a reply says, or raise it; `about` and `method` are what an error inside the object names."""
-        value = _codec.decode(frame.body, incoming=incoming)
+        value = _codec.decode(frame.body, incoming=incoming, rows=rows)
         if frame.kind == ERROR:
             if isinstance(value, RegistryError):
                 if isinstance(value, StateLost):

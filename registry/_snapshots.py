@@ -15,6 +15,7 @@ A known hole: code that takes the insides of a list or dict without asking its c
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .errors import SnapshotError
@@ -181,13 +182,17 @@ def _freeze(value: Any, origin: Origin) -> Any:
     # The builtins' own methods fill the new object, since its class refuses them.
     if cls is dict:
         frozen_dict = dict.__new__(FrozenDict)
-        items = value if CONTAINERS.isdisjoint(map(type, value.values())) else _frozen_items(value, origin)
-        dict.update(frozen_dict, items)
+        fields = value if CONTAINERS.isdisjoint(map(type, value.values())) else _frozen_items(value, origin)
+        dict.update(frozen_dict, fields)
         frozen_dict._origin = origin
         return frozen_dict
     if cls is list:
         frozen_list = list.__new__(FrozenList)
-        list.extend(frozen_list, [_freeze(item, origin) if type(item) in CONTAINERS else item for item in value])
+        kinds = set(map(type, value))
+        # Such as the items of a dict, which are looked through all at once.
+        is_flat = CONTAINERS.isdisjoint(kinds if kinds != _PAIRS else map(type, chain.from_iterable(value)))
+        items = value if is_flat else [_freeze(item, origin) if type(item) in CONTAINERS else item for item in value]
+        list.extend(frozen_list, items)
         frozen_list._origin = origin
         return frozen_list
     if cls is tuple:
@@ -244,6 +249,7 @@ def _is_lazy_atom(cls: type) -> bool:
 
 
 CONTAINERS = frozenset({dict, list, set, tuple})  # what `freeze` looks into
+_PAIRS = {tuple}
 _FROZEN = frozenset({FrozenDict, FrozenList, FrozenSet})
 _ATOMS: set[type] = {
     type(None),

@@ -18,7 +18,7 @@ from registry._attachments import Client
 from registry._events import Call
 from registry._host import Host
 from registry._objects import Hosted, bind
-from registry._outcomes import outcome, stamp
+from registry._outcomes import outcome, stamp, unopened
 from registry._wire import Kind
 from registry.declarations import ITERATING, SharedObject
 
@@ -116,7 +116,7 @@ class ThreadedObjects:
             hosted = self._hosted(client, call, declaration, definition)
             if call.method not in declaration.interface.exposed:
                 raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method!r}")
-            args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(client.domain))
+            args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(client.domain), rows=unopened)
             value = getattr(hosted.instance, call.method)(*args, **kwargs)
             return outcome(hosted, list(value) if call.method in ITERATING else value)
         except BaseException as error:  # noqa: BLE001 - what a user's object raises is its caller's to know

@@ -52,6 +52,30 @@ def test_entries() -> None:
         client.call(D, "popitem")
 
 
+def test_get_many() -> None:
+    """The keys that are there come back with their values, in the order of the question, at one moment."""
+    client = driver().client()
+    client.call(D, "update", {"a": 1, (1, "b"): [2], "c": None})
+    assert client.call(D, "get_many", ["c", "nowhere", (1, "b"), "c"]) == {"c": None, (1, "b"): [2]}
+    assert client.call(D, "get_many", []) == {}
+    with pytest.raises(TypeError, match="unhashable"):
+        client.call(D, "get_many", [[]])
+
+
+def test_what_one_update_wrote_conflicts_with_an_edit() -> None:
+    """An edit is refused when its key was written by an update of many, also when the value is the same."""
+    client = driver().client()
+    client.call(D, "update", {"a": 1, "b": 2})
+    turn, _ = client.call(D, "edit", "a")
+    client.call(D, "update", {"b": 3})
+    client.call(D, "edit", "a", turn, 5)
+    turn, _ = client.call(D, "edit", "a")
+    client.call(D, "update", {"a": 5, "b": 3})
+    with pytest.raises(EditConflict):
+        client.call(D, "edit", "a", turn, 6)
+    assert client.call(D, "copy") == {"a": 5, "b": 3}
+
+
 def test_missing_keys() -> None:
     """What is missing is a KeyError or the default, as with a dict."""
     client = driver().client()
@@ -563,7 +587,7 @@ class Entries(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         shared = self.room.instance(D)
-        assert list(shared._entries) == list(self.model)
+        assert list(shared._values) == list(shared._versions) == list(self.model)
         assert all(ticket.waits for line in self.lines.values() for ticket, _, _ in line)
         told = self.room.statistics(D)
         assert [told[key] for key in ("entries", "editing")] == [len(self.model), len(self.turns)]

@@ -14,7 +14,18 @@ __all__ = ["COUNTER", "DICT", "Counter", "Dict", "registry_shared_objects"]
 DICT = SharedObject(
     "dict",
     Dict,
-    readonly=("__contains__", "__getitem__", "__iter__", "__len__", "copy", "get", "items", "keys", "values"),
+    readonly=(
+        "__contains__",
+        "__getitem__",
+        "__iter__",
+        "__len__",
+        "copy",
+        "get",
+        "get_many",
+        "items",
+        "keys",
+        "values",
+    ),
     waiting=("edit",),
     carried=(
         "__setitem__.value",

@@ -14,7 +14,7 @@ Cost
     ``compare_and_set``                                         O(1)
     ``edit``                                                    O(1) to take a turn, and to end one;
                                                                 O(keys waited for) to wait for one
-    ``update``                                                  O(entries given)
+    ``update``, ``get_many``                                    O(entries given), in one step
     iteration, ``keys``, ``values``, ``items``, ``copy``        O(entries), in one step
     ``clear``                                                   O(entries)
     =========================================================== ===================================
@@ -59,6 +59,8 @@ __all__ = ["Dict"]
 # Stands for an argument that was not given, since None is a value like any other.
 _MISSING: Final[Any] = object()
 
+_CARRIED: Final = frozenset({Carried})
+
 
 class Dict:
     """Share a dict."""
@@ -70,8 +72,9 @@ class Dict:
 
     def __init__(self) -> None:
         self._count = 0
-        # What each key holds: the value, and the version that its last writing made.
-        self._entries: dict[Hashable, tuple[Carried, int]] = {}
+        self._values: dict[Hashable, Carried] = {}
+        # For each key, the version that its last writing made; what one call wrote has one version.
+        self._versions: dict[Hashable, int] = {}
         # The turns under way: number, who has it, the version that was read, how people are told of them, and since
         # when.
         self._turns: dict[Hashable, tuple[int, Owner, int, Caller, float]] = {}
@@ -81,27 +84,31 @@ class Dict:
     # -- what a dict has ---------------------------------------------------------------------------
 
     def __getitem__(self, key: Hashable) -> Carried:
-        return self._entries[key][0]
+        return self._values[key]
 
     def __setitem__(self, key: Hashable, value: object) -> None:
         self._store(key, carry(value))
 
     def __delitem__(self, key: Hashable) -> None:
-        del self._entries[key]
+        del self._values[key], self._versions[key]
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._values)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._entries
+        return key in self._values
 
     def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._entries)
+        return iter(self._values)
 
     def get(self, key: Hashable, default: object = None) -> object:
         """Return the value of `key`, or `default` where there is none."""
-        entry = self._entries.get(key)
-        return default if entry is None else entry[0]
+        return self._values.get(key, default)
+
+    def get_many(self, keys: Iterable[Hashable]) -> dict[Hashable, Carried]:
+        """Return those of the keys that are there, with their values, in the order in which they were asked for."""
+        values = self._values
+        return {key: values[key] for key in keys if key in values}
 
     def pop(self, key: Hashable, default: object = _MISSING) -> object:
         """Remove `key` and return its value, or `default` where there is none.
@@ -109,28 +116,29 @@ class Dict:
         Raises:
             KeyError: There is no such key, and no default was given.
         """
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            return entry[0]
+        if self._versions.pop(key, None) is not None:
+            return self._values.pop(key)
         if default is _MISSING:
             raise KeyError(key)
         return default
 
     def popitem(self) -> tuple[Hashable, Carried]:
         """Remove the entry that was added last, and return its key and value."""
-        if not self._entries:
+        if not self._values:
             raise KeyError("popitem(): dictionary is empty")
-        key, (value, _) = self._entries.popitem()
+        key, value = self._values.popitem()
+        del self._versions[key]
         return key, value
 
     def setdefault(self, key: Hashable, default: object = None) -> Carried:
         """Return the value of `key`; where there is none, store `default` and return it."""
-        entry = self._entries.get(key)
-        return self._store(key, carry(default)) if entry is None else entry[0]
+        value = self._values.get(key)
+        return self._store(key, carry(default)) if value is None else value
 
     def clear(self) -> None:
         """Remove every entry."""
-        self._entries.clear()
+        self._values.clear()
+        self._versions.clear()
 
     def update(
         self,
@@ -139,28 +147,30 @@ class Dict:
         **values: object,
     ) -> None:
         """Store the entries of a mapping or of pairs, and those given by keyword: all of them, or none."""
-        given: dict[Hashable, object] = {}
+        given: dict[Hashable, Any] = {}
         given.update(other)
         given.update(values)
-        fresh = {key: carry(value) for key, value in given.items()}
-        for key, value in fresh.items():
-            self._store(key, value)
+        if not _CARRIED.issuperset(map(type, given.values())):
+            given = {key: carry(value) for key, value in given.items()}
+        self._count += 1
+        self._values.update(given)
+        self._versions.update(dict.fromkeys(given, self._count))
 
     def keys(self) -> list[Hashable]:
         """Return the keys."""
-        return list(self._entries)
+        return list(self._values)
 
     def values(self) -> list[Carried]:
         """Return the values."""
-        return [value for value, _ in self._entries.values()]
+        return list(self._values.values())
 
     def items(self) -> list[tuple[Hashable, Carried]]:
         """Return the keys with their values."""
-        return [(key, value) for key, (value, _) in self._entries.items()]
+        return list(self._values.items())
 
     def copy(self) -> dict[Hashable, Carried]:
         """Return the content as a plain dict."""
-        return {key: value for key, (value, _) in self._entries.items()}
+        return dict(self._values)
 
     # -- changes that lose nothing -----------------------------------------------------------------
 
@@ -170,8 +180,8 @@ class Dict:
         Raises:
             TypeError: `by` or the present value is not exactly an int or a float.
         """
-        entry = self._entries.get(key)
-        present = 0 if entry is None else _number(entry[0])
+        entry = self._values.get(key)
+        present = 0 if entry is None else _number(entry)
         if present is None:
             raise TypeError(f"the value of {key!r} is not a number; to change it use edit({key!r})")
         if type(by) is not int and type(by) is not float:
@@ -196,10 +206,10 @@ class Dict:
         Returns:
             Whether it was stored; with a `version` that did not decide it, the present version and value.
         """
-        entry = self._entries.get(key)
-        if entry is None:
+        present = self._values.get(key)
+        if present is None:
             return False
-        present, current = entry
+        current = self._versions[key]
         if present == carry(expected) or version == current:
             self._store(key, carry(value))
             return True
@@ -236,8 +246,7 @@ class Dict:
             self._pass_on(key)
             return None
         fresh = carry(value)
-        entry = self._entries.get(key)
-        unchanged = entry is not None and entry[1] == held[2]
+        unchanged = self._versions.get(key) == held[2]
         if unchanged:
             self._store(key, fresh)
         self._pass_on(key)
@@ -280,25 +289,30 @@ class Dict:
         return [Holder(turn[1], turn[3], turn[4], 0, {"key": repr(key)}) for key, turn in self._turns.items()]
 
     def state(self) -> list[object]:
-        """Return the state, the entries as three rows: of their keys, values and versions, which is much faster."""
-        entries = self._entries.values()
-        rows = list(self._entries), [value for value, _ in entries], [version for _, version in entries]
-        return [self._count, *rows, self._turns, self._lines]
+        """Return the state, the versions as a row of their own."""
+        return [
+            self._count,
+            self._values,
+            list(map(self._versions.__getitem__, self._values)),
+            self._turns,
+            self._lines,
+        ]
 
     def load(self, state: list[Any]) -> None:
         """Take what `state` returned."""
-        self._count, keys, values, versions, self._turns, self._lines = state
-        self._entries = dict(zip(keys, zip(values, versions, strict=True), strict=True))
+        self._count, self._values, versions, self._turns, self._lines = state
+        self._versions = dict(zip(self._values, versions, strict=True))
 
     def statistics(self) -> dict[str, object]:
         """Return the number of entries, and of keys that are being edited."""
-        return {"entries": len(self._entries), "editing": len(self._turns)}
+        return {"entries": len(self._values), "editing": len(self._turns)}
 
     # -- within ------------------------------------------------------------------------------------
 
     def _store(self, key: Hashable, value: Carried) -> Carried:
         self._count += 1
-        self._entries[key] = (value, self._count)
+        self._values[key] = value
+        self._versions[key] = self._count
         return value
 
     def _take_turn(self, key: Hashable) -> Waiter | list[object]:
@@ -306,7 +320,7 @@ class Dict:
         owner = step.owner
         held = self._turns.get(key)
         if held is None:
-            if key not in self._entries:
+            if key not in self._values:
                 raise KeyError(key)
             return self._give_turn(key, owner, step.caller)
         if held[1] == owner:
@@ -316,7 +330,7 @@ class Dict:
         return self._lines.setdefault(key, Waiters()).wait()
 
     def _give_turn(self, key: Hashable, owner: Owner, caller: Caller) -> list[object]:
-        value, version = self._entries[key]
+        value, version = self._values[key], self._versions[key]
         self._count += 1
         self._turns[key] = (self._count, owner, version, caller, call().now)
         return [self._count, value]
@@ -331,7 +345,7 @@ class Dict:
         line = self._lines.get(key)
         if line is None:
             return
-        if key not in self._entries:
+        if key not in self._values:
             line.wake_all(KeyError(key))
         elif line.first is not None:
             line.wake(self._give_turn(key, line.first.owner, line.first.caller))

@@ -38,12 +38,16 @@ code  value                   payload
 41    state of the engine     a value that only ``incoming`` can read
 42    `Caller`                [host, pid, command, thread, label]
 43    list, all of it 35      array of the encodings, as bytes
+44    dict, all values 35     [[key, ...], [encoding, ...]], the encodings as bytes
+45    pairs, all second 35    the same, of a list of tuples of two
 ====  ======================  =====================================================
 
 A zone is nil, the key of a ``ZoneInfo``, or [days, seconds, microseconds, name or nil] of a ``timezone``; the
 name is bytes in the form of code 13.
 
-A list of which every item is a typed `Carried`, and there is one, is always of code 43, never an array of code 35.
+A list of which every item is a typed `Carried`, and there is one, is always of code 43, never an array of code 35; so
+are a dict of such values of code 44, and a list of pairs with such values of code 45. These are *rows*: their encodings
+are read and written at once, which is several times as fast as one by one.
 
 Types are exact. A tuple does not come back as a list nor True as 1, so a subclass, which would lose its
 class, is refused at the sender; only snapshots are taken for the plain values they are copies of. Nothing
@@ -63,23 +67,25 @@ from msgspec.msgpack import Ext
 from .._leaves import Carried, pack_scalar
 from . import _exceptions
 from ._base import LIMIT, SCALARS, CodecError
-from ._read import EXTENSION, SIMPLE, Reader, read, read_plain
-from ._write import Writer, pack, packed
+from ._read import EXTENSION, SIMPLE, Reader, read, read_plain, read_row
+from ._write import CarriedDict, Writer, pack, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ._base import Buffer, Incoming, Outgoing
+    from ._base import Buffer, Incoming, Outgoing, Rows
 
 __all__ = [
     "LIMIT",
     "CodecError",
     "canonical",
     "carry",
+    "carry_dict",
     "crosses",
     "decode",
     "decode_arguments",
     "decode_carried",
+    "decode_row",
     "encode",
     "encode_arguments",
     "encode_exception",
@@ -131,6 +137,22 @@ def carry(value: object, outgoing: Outgoing | None = None) -> Carried:
     if type(value) in SCALARS:
         return Carried(pack_scalar(value))
     return Carried(pack(Writer(outgoing, lossless=True), value))
+
+
+def carry_dict(mapping: Mapping[Any, object], one: Callable[[object], Carried]) -> object:
+    """Return what `encode` writes as a dict of the values, each of them carried undecoded.
+
+    Args:
+        mapping: the keys, with the values to carry.
+        one: what carries a value that is no bare scalar.
+    """
+    values = mapping.values()
+    if mapping and SCALARS.issuperset(map(type, values)):
+        try:
+            return CarriedDict(list(mapping), list(map(_encode, values)))
+        except (OverflowError, UnicodeEncodeError):
+            pass  # the long way has room for them
+    return dict(zip(mapping, map(one, values)))
 
 
 def encode_arguments(
@@ -185,13 +207,15 @@ def crosses(error: BaseException) -> bool:
     return _exceptions.public_name(type(error)) is not None
 
 
-def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
+def decode(data: Buffer, *, incoming: Incoming | None = None, rows: Rows | None = None) -> Any:
     """Decode what `encode`, `canonical` or `encode_exception` made.
 
     Args:
         data: the bytes.
         incoming: asked for each `Handle`, `Grant`, `Carried`, `OpaqueValue` and ``(41, payload)``; what it
             returns takes the leaf's place. What it raises is not caught.
+        rows: asked for the encodings of each row of typed carried values at once, in the place of `incoming`; what it
+            returns takes their places, one for each.
 
     Raises:
         CodecError: the bytes are no value, or lie too deep.
@@ -205,10 +229,12 @@ def decode(data: Buffer, *, incoming: Incoming | None = None) -> Any:
             value = read_plain(data)
             if type(value) is Ext and value.code == 35:
                 return incoming(Carried(bytes(value.data)))
-    return read(data, Reader(incoming))
+    return read(data, Reader(incoming, rows=rows))
 
 
-def decode_arguments(data: Buffer, *, incoming: Incoming | None = None) -> tuple[list[Any], dict[str, Any]]:
+def decode_arguments(
+    data: Buffer, *, incoming: Incoming | None = None, rows: Rows | None = None
+) -> tuple[list[Any], dict[str, Any]]:
     """Decode what `encode_arguments` made.
 
     Raises:
@@ -227,7 +253,7 @@ def decode_arguments(data: Buffer, *, incoming: Incoming | None = None) -> tuple
                     row[place] = leaf if incoming is None else incoming(leaf)
             else:
                 return row, {}
-    value = read(data, Reader(incoming))
+    value = read(data, Reader(incoming, rows=rows))
     if type(value) is list and len(value) == 2:
         args, kwargs = value
         if type(args) is list and type(kwargs) is dict and all(type(name) is str for name in kwargs):
@@ -250,3 +276,12 @@ def decode_carried(carried: Carried, incoming: Incoming | None = None) -> Any:
     if data and SIMPLE[data[0]]:
         return read_plain(data)
     return read(data, Reader(incoming, inside=True))
+
+
+def decode_row(encodings: Sequence[Buffer], incoming: Incoming | None = None) -> list[Any]:
+    """Decode a row of typed carried values, in the process that reads them, as `decode_carried` does each.
+
+    Raises:
+        CodecError: the bytes of one are no value, or there is another carried value in it.
+    """
+    return read_row(encodings, incoming)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     Outgoing = Callable[[object], object]
     Incoming = Callable[[Any], object]
+    Rows = Callable[[list[Any]], list[Any]]
     Buffer = bytes | bytearray | memoryview
 
 #: How many containers may lie in each other.

@@ -29,9 +29,9 @@ from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, CodecError, is_misfit
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from ._base import Buffer, Incoming
+    from ._base import Buffer, Incoming, Rows
 
 _decode = msgspec.msgpack.decode
 _decode_plain = msgspec.msgpack.Decoder().decode
@@ -75,6 +75,19 @@ def read(data: Buffer, reader: Reader) -> Any:
         raise CodecError(f"{type(error).__name__}: {error}") from error
 
 
+def read_row(encodings: Sequence[Buffer], incoming: Incoming | None) -> list[Any]:
+    """Decode the insides of typed carried values."""
+    try:
+        values = list(map(_decode_plain, encodings))
+    except (ValueError, RecursionError) as error:
+        raise CodecError(str(error)) from error
+    if not SCALARS.issuperset(map(type, values)):
+        for place, value in enumerate(values):
+            if type(value) not in SCALARS:
+                values[place] = read(encodings[place], Reader(incoming, inside=True))
+    return values
+
+
 class _Pending:
     """A container whose payload is still to be read."""
 
@@ -89,9 +102,9 @@ class _Pending:
 
 
 _UNFINISHED = frozenset({list, dict, _Pending})
-_BYTES = frozenset({bytes})
-
 _STATE = 41
+_LIST, _DICT, _PAIRS = 43, 44, 45
+_ROWS = frozenset({_LIST, _DICT, _PAIRS})
 # A deque and an exception have their items in a second array, which is not a level of its own.
 _WRAPPED = frozenset({15, 39})
 
@@ -101,22 +114,24 @@ class Reader:
 
     Attributes:
         incoming: what is asked for leaves.
+        rows: what is asked for rows of typed carried values.
         inside: whether this is the inside of a carried value, where there is no other one.
         pending: whether there is a container to finish.
         failure: what `incoming` raised, which is not ours to translate.
     """
 
-    __slots__ = ("failure", "incoming", "inside", "pending")
+    __slots__ = ("failure", "incoming", "inside", "pending", "rows")
 
-    def __init__(self, incoming: Incoming | None, *, inside: bool = False) -> None:
+    def __init__(self, incoming: Incoming | None, *, inside: bool = False, rows: Rows | None = None) -> None:
         self.incoming = incoming
+        self.rows = rows
         self.inside = inside
         self.pending = False
         self.failure: BaseException | None = None
 
     def extension(self, code: int, data: memoryview) -> Any:
         """Make a leaf, or put a container off."""
-        if code in _CONTAINERS:
+        if code in _CONTAINERS or code in _ROWS:
             self.pending = True
             return _Pending(code, data)
         leaf = _LEAVES.get(code)
@@ -137,6 +152,8 @@ class Reader:
         if left <= 0:
             raise CodecError(f"it lies deeper than {LIMIT} levels")
         make = None
+        if cls is _Pending and value.code in _ROWS:
+            return self.rows_of(value.code, value.data, left)
         if cls is _Pending:
             make = _CONTAINERS[value.code]
             left += value.code in _WRAPPED
@@ -172,6 +189,42 @@ class Reader:
             self.failure = error
             raise
 
+    def rows_of(self, code: int, data: memoryview, left: int) -> Any:
+        """Make a list of a row of typed carried values; with keys a dict, or a list of pairs."""
+        try:
+            raw, encodings = _columns(data) if code != _LIST else (b"", _encodings(data))
+        except msgspec.ValidationError as error:
+            raise CodecError("carried values are a row of bytes") from error
+        if code == _LIST:
+            return self.row(encodings)
+        keys = _decode(raw, ext_hook=self.extension)
+        if type(keys) is not list:
+            raise CodecError("an array is missing")
+        # The keys of a dict lie in it, those of pairs one level deeper.
+        keys = self.finish(keys, left if code == _DICT else left - 1)
+        pairs = zip(keys, self.row(encodings), strict=True)
+        if code == _PAIRS:
+            return list(pairs)
+        made = dict(pairs)
+        if len(made) != len(keys):
+            raise CodecError("a key of a dict comes twice")
+        return made
+
+    def row(self, encodings: list[bytes]) -> list[Any]:
+        """Ask what stands in the places of a row of typed carried values."""
+        if self.inside:
+            _refuse_inside()
+        if not encodings:
+            raise CodecError("carried values are a row of bytes, at least one")
+        if self.rows is None:
+            leaves = list(map(Carried, encodings))
+            return leaves if self.incoming is None else list(map(self.offer, leaves))
+        try:
+            return self.rows(encodings)
+        except BaseException as error:
+            self.failure = error
+            raise
+
 
 class _Finished:
     """Keeps what `incoming` returned from being looked at for what is pending in it, or counted."""
@@ -187,6 +240,8 @@ _UNREADY = _UNFINISHED | {_Finished}
 
 # Those whose payload is all scalars; msgspec checks the types and the length.
 _three_ints = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
+_encodings = msgspec.msgpack.Decoder(list[bytes]).decode
+_columns = msgspec.msgpack.Decoder(tuple[msgspec.Raw, list[bytes]]).decode
 _two_ints = msgspec.msgpack.Decoder(tuple[int, int]).decode
 _two_floats = msgspec.msgpack.Decoder(tuple[float, float]).decode
 _two_texts = msgspec.msgpack.Decoder(tuple[str, str]).decode
@@ -359,15 +414,6 @@ def _make_fraction(reader: Reader, parts: list[Any]) -> object:
     return fractions.Fraction(*parts)
 
 
-def _make_carried(reader: Reader, encodings: list[Any]) -> object:
-    if reader.inside:
-        _refuse_inside()
-    if not encodings or not _BYTES.issuperset(map(type, encodings)):
-        raise CodecError("carried values are a row of bytes")
-    leaves = list(map(Carried, encodings))
-    return leaves if reader.incoming is None else list(map(reader.offer, leaves))
-
-
 def _make_state(reader: Reader, parts: list[Any]) -> object:
     if reader.incoming is None:
         raise CodecError("state of an engine is for that engine alone")
@@ -394,6 +440,5 @@ _CONTAINERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     19: _make_fraction,
     20: lambda reader, items: OrderedDict(_pairs(items)),
     39: _make_exception,
-    43: _make_carried,
     _STATE: _make_state,
 }

@@ -29,6 +29,18 @@ _encode = msgspec.msgpack.encode
 _SAFE = SCALARS - {int, str}
 
 _CARRIED = frozenset({Carried})
+_TUPLES = {tuple}
+_TWO = {2}
+
+
+class CarriedDict:
+    """A dict of typed carried values on its way out: its keys, and the encodings of its values."""
+
+    __slots__ = ("encodings", "keys")
+
+    def __init__(self, keys: list[Any], encodings: list[bytes]) -> None:
+        self.keys = keys
+        self.encodings = encodings
 
 
 class Refused(Exception):
@@ -277,11 +289,24 @@ def _write_scalar(writer: Writer, value: int | str, depth: int) -> object:
     return value if _is_bare(value) else scalar_extension(value)
 
 
+def _encodings(writer: Writer, values: Collection[Any]) -> list[object] | None:
+    """Return the bytes of a row, if the values are one."""
+    if values and _CARRIED.issuperset(map(type, values)) and not writer.lossless:
+        data = [item.data for item in values if not item.domain]
+        if len(data) == len(values):
+            return data
+    return None
+
+
 def _write_list(writer: Writer, value: list[Any], depth: int) -> object:
-    if value and _CARRIED.issuperset(map(type, value)) and depth < LIMIT and not writer.lossless:
-        data = [item.data for item in value if not item.domain and type(item.data) is bytes]
-        if len(data) == len(value):
+    if depth < LIMIT - 1:
+        data = _encodings(writer, value)
+        if data is not None:
             return Ext(43, _encode(data))
+        if value and type(value[0]) is tuple and set(map(type, value)) == _TUPLES and set(map(len, value)) == _TWO:
+            data = _encodings(writer, [second for _, second in value])
+            if data is not None:
+                return Ext(45, _encode((writer.items([first for first, _ in value], depth + 2), data)))
     return writer.items(value, depth + 1)
 
 
@@ -290,10 +315,17 @@ def _write_view(writer: Writer, value: Collection[Any], depth: int) -> object:
 
 
 def _write_dict(writer: Writer, value: dict[Any, Any], depth: int) -> object:
+    data = _encodings(writer, value.values())
+    if data is not None and depth < LIMIT:
+        return Ext(44, _encode((writer.items(list(value), depth + 1, "{key}"), data)))
     # Where the writer is not exact, a key that needs an extension makes msgspec fail, and it becomes so.
     if SCALARS.issuperset(map(type, value)) and (writer.plain is SCALARS or all(map(_is_bare, value))):
         return writer.mapping(value, depth + 1)
     return Ext(14, _encode(writer.pairs(value, depth + 1)))
+
+
+def _write_carried_dict(writer: Writer, value: CarriedDict, depth: int) -> object:
+    return Ext(44, _encode((writer.items(value.keys, depth + 1, "{key}"), value.encodings)))
 
 
 def _write_ordered_dict(writer: Writer, value: dict[Any, Any], depth: int) -> object:
@@ -468,6 +500,7 @@ _WRITERS: dict[type, _Write] = {
     type(Ellipsis): _write_constant(b"E"),
     type(NotImplemented): _write_constant(b"N"),
     OrderedDict: _write_ordered_dict,
+    CarriedDict: _write_carried_dict,
     **_LEAF_WRITERS,
 }
 # Classes of modules that this one does not import: a value of one can be here only if its module is loaded.

@@ -133,7 +133,7 @@ class Remote:
             waiting=waiting,
             timeout=None if waiting else home.timeout,
         )
-        return link.result(frame, self._incoming, self, method)
+        return link.result(frame, self._incoming, self, method, self._incoming_row)
 
     def _verb(self, method: str) -> Verb:
         """Return what the type's row says of a method; asked for once."""
@@ -158,7 +158,7 @@ class Remote:
     def finish(self, slot: Pending) -> Any:
         """Make a prepared call and return its result."""
         link = self.home.link()
-        return link.result(link.finish(slot), self._incoming, self, slot.method)
+        return link.result(link.finish(slot), self._incoming, self, slot.method, self._incoming_row)
 
     def _handle_of(self, link: Link) -> int:
         """Return the number that stands for the object in the present session."""
@@ -199,6 +199,9 @@ class Remote:
         if kind is Handle:
             return self.home.revive(leaf)
         return leaf
+
+    def _incoming_row(self, encodings: list[Any]) -> list[Any]:
+        return _codec.decode_row(encodings, self._incoming)
 
 
 def _outgoing(value: object) -> object:

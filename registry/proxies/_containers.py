@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from registry._codec import carry_dict
 from registry._leaves import OpaqueValue
 from registry._snapshots import CONTAINERS
 from registry.errors import EditConflict, LockLost, RegistryError, SnapshotError
@@ -80,16 +81,11 @@ class MappingShape(Container):
 
     def update(self, other: Any = (), /, **kwargs: Any) -> None:
         """Set many keys in one call, at one moment."""
-        if isinstance(other, (Mapping, MappingShape)):
-            pairs = list(other.items())
-        elif hasattr(other, "keys"):
-            pairs = [(key, other[key]) for key in other.keys()]
-        else:
-            pairs = [(key, value) for key, value in other]
-        pairs += kwargs.items()
-        if any(parameters for parameters in self._interface.carried.values()):
-            pairs = [(key, self._remote.carry(value)) for key, value in pairs]
-        self._call("update", [[key, value] for key, value in pairs])
+        given: dict[Any, Any] = {}
+        given.update(other.items() if isinstance(other, MappingShape) else other)
+        given.update(kwargs)
+        # Each value is encoded by itself where the class keeps any without decoding it.
+        self._call("update", carry_dict(given, self._remote.carry) if self._interface.carried else given)
 
     def compare_and_set(self, key: object, expected: object, value: object) -> bool:
         """Set `key` if its value equals `expected`; one call where the two are spelled alike."""

@@ -331,7 +331,7 @@ def _() -> tuple[Change, ...]:
 def _() -> tuple[Change, ...]:
     def change(compare: Method) -> Method:
         def blind(self: Dict, key: Any, expected: Any, value: Any, version: Any = None) -> bool:
-            found = key in self._entries
+            found = key in self._values
             if found:
                 self[key] = value
             return found
