@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from registry._leaves import Grant
     from registry._manager import manager_class
     from registry.client import ManagerClient, connect
-    from registry.declarations import SharedObject
+    from registry.declarations import SharedObject, ValueType
     from registry.hookspecs import hookimpl
     from registry.server import ManagerServer
 
@@ -28,6 +28,7 @@ __all__ = [
     "ManagerClient",
     "ManagerServer",
     "SharedObject",
+    "ValueType",
     "connect",
     "errors",
     "hookimpl",
@@ -43,6 +44,7 @@ _HOMES: dict[str, str | None] = {
     "ManagerClient": "client",
     "ManagerServer": "server",
     "SharedObject": "declarations",
+    "ValueType": "declarations",
     "connect": "client",
     "errors": None,
     "hookimpl": "hookspecs",

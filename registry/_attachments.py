@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import attrs
 
+from registry import _wire
 from registry._events import Call, Output
-from registry._leaves import Caller
+from registry._leaves import Caller, Parts
 from registry._sessions import Ranges
 from registry.declarations import SharedObject
 
@@ -25,6 +26,7 @@ class Identity:
         epoch: The number of this life, 0 where none is kept; `life` is 16 random bytes drawn for it.
         plugins: Its plugins by name, with their versions.
         log: Where its events are kept: ``"memory"``, ``"process"`` or ``"disk"``.
+        files: The directory of its large values, for processes of its user on its host; empty without.
     """
 
     address: str
@@ -38,6 +40,7 @@ class Identity:
     life: bytes
     plugins: dict[str, str]
     log: str = "memory"
+    files: str = ""
 
 
 class Threads(Protocol):
@@ -49,6 +52,14 @@ class Threads(Protocol):
     def delete(self, typeid: str, name: str) -> bool: ...
     def objects(self) -> list[list[object]]: ...
     def statistics(self, typeid: str, name: str) -> dict[str, object] | None: ...
+
+
+class Files(Protocol):
+    """Where large values lie that processes of one user on one host need not send, see `_shelf`."""
+
+    def take(self, name: str, length: int) -> memoryview: ...
+    def name_of(self, buffer: object) -> str: ...
+    def discard(self, key: bytes) -> None: ...
 
 
 class Target:
@@ -76,7 +87,8 @@ class Attachment:
         label: What the shell calls the peer, where it does not name itself.
         pid: The peer's process, where the kernel tells it; then `host` and `command` are what the shell knows of it.
         process: Names that process across restarts of the server, where the kernel tells it, else empty.
-        outbox: Frames to send, in order; the shell empties it.
+        outbox: Frames to send, whole or in pieces, in order; the shell empties it.
+        sees_files: Whether it sees the server's directory of large values.
         client: The session it belongs to, once it has said so.
     """
 
@@ -91,6 +103,7 @@ class Attachment:
         "outbox",
         "pid",
         "process",
+        "sees_files",
         "sink",
     )
 
@@ -111,9 +124,10 @@ class Attachment:
         self.host = host
         self.command = command
         self.leased = leased
-        self.outbox: list[bytes] = []
+        self.outbox: list[Any] = []
         self.client: Client | None = None
         self.generation = 0
+        self.sees_files = False
         self.sink: Any = None
 
 
@@ -129,6 +143,7 @@ class Client:
         process: Names its process across restarts of the server, or is empty.
         received: Which replies it has: all up to this, and those in `above`.
         before: Calls up to this number may have been made to an earlier life of the server.
+        pins: The replies that name files, by their calls; the files stay until it says that it has the reply.
         slow: Calls that the engine does not remember, with their outputs once they have ended: those of
             threaded objects, and those that were refused on their way to the engine.
     """
@@ -149,6 +164,7 @@ class Client:
         "late",
         "number",
         "pid",
+        "pins",
         "process",
         "received",
         "slow",
@@ -171,5 +187,48 @@ class Client:
         self.handles: dict[int, Target] = {}
         self.expires: float | None = None
         self.heard = 0.0
+        self.pins: dict[int, Parts] = {}
         self.slow: dict[int, Output | None] = {}
         self.late: set[int] = set()
+
+
+def frames_of(attachment: Attachment, output: Output, body: Parts, files: Files | None) -> list[_wire.Buffer]:
+    """Return the frames of a reply with large values; to those who see the files it names what lies in them."""
+    items: list[object] = list(body.buffers)
+    if attachment.sees_files and files is not None and attachment.client is not None:
+        for place, buffer in enumerate(body.buffers):
+            name = files.name_of(buffer)
+            if name:
+                items[place] = (name, len(buffer))
+                attachment.client.pins[output.seq] = body
+    return _wire.pack_pieces(
+        output.kind,
+        _wire.reply_pieces(body.head, items),
+        flags=_wire.PARTS,
+        generation=attachment.generation,
+        sequence=output.seq,
+        applied=output.index,
+    )
+
+
+def joined(attachment: Attachment | None, head: bytes | Parts, items: list[Any], files: Files | None) -> Parts:
+    """Return the arguments of a call with what stands beside them, in memory of our own.
+
+    Raises:
+        ProtocolError: No client of ours sends this.
+        LookupError: A file is not there.
+    """
+    if not items or isinstance(head, Parts):
+        raise _wire.ProtocolError("a call with nothing beside its arguments")
+    buffers: list[Any] = []
+    for item in items:
+        if type(item) is not tuple:
+            # A view of the frame would keep all of it, for as long as any one value in it lives.
+            buffers.append(item if len(items) == 1 else bytes(item))
+        elif not 0 < item[1] <= _wire.MAX_VALUE:
+            raise _wire.ProtocolError(f"a value of {item[1]} bytes")
+        elif files is None or attachment is None or not attachment.sees_files:
+            raise LookupError(item[0])
+        else:
+            buffers.append(files.take(*item))
+    return Parts(head, tuple(buffers))

@@ -126,6 +126,14 @@ class Connection(asyncio.Protocol):
         """Send bytes."""
         self._transport.write(data)
 
+    def write_all(self, pieces: list[Any]) -> None:
+        """Send frames and pieces of frames; those of some size are sent from where they lie."""
+        if memoryview in map(type, pieces):
+            for piece in pieces:
+                self._transport.write(piece)
+        else:
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
     def end(self) -> None:
         """Close, once everything has been sent."""
         self._transport.close()

@@ -46,7 +46,7 @@ from registry._events import (
     Suspended,
     Verdicts,
 )
-from registry._leaves import Caller, Owner
+from registry._leaves import Caller, Owner, Parts
 from registry._losses import Losses
 from registry._objects import Hosted, bind
 from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp, unopened
@@ -190,7 +190,7 @@ class Engine:
             method = hosted.methods.get(call.method) or self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
             value = self._within(step, drained(method) if call.method in ITERATING else method, *args, **kwargs)
-            body = _codec.encode(value)
+            body = _codec.encode_result(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
             return Output(call.session, call.seq, ERROR, failure(error), changed)
@@ -352,6 +352,7 @@ class Engine:
         """Run a method of a call that is not a read, and reply or park."""
         seq = event.seq
         kind: int
+        body: bytes | Parts
         hosted.changed = self.index
         caller = session.caller._replace(thread=event.thread) if event.thread else session.caller
         step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq, lost=lost)
@@ -644,7 +645,7 @@ class Engine:
 
     # -- waits and replies
 
-    def _reply(self, session: Session, seq: int, kind: int, body: bytes, target: int = 0) -> None:
+    def _reply(self, session: Session, seq: int, kind: int, body: bytes | Parts, target: int = 0) -> None:
         session.replies[seq] = Reply(kind, body, self.index, target)
         self._outputs.append(Output(session.number, seq, kind, body, self.index))
 
@@ -704,7 +705,7 @@ class Engine:
         else:
             self._settle(waiter, *outcome(self._numbered[waiter.target], value))
 
-    def _settle(self, waiter: Waiter, kind: int, body: bytes) -> None:
+    def _settle(self, waiter: Waiter, kind: int, body: bytes | Parts) -> None:
         """End a wait with an encoded reply."""
         self._leave(waiter)
         session = self.sessions[waiter.owner.session]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from registry._leaves import Parts
+
 
 class Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True, gc=False):
     """Something that happened, in the engine's order."""
@@ -55,7 +57,7 @@ class Create(Event, frozen=True):
 
 
 class Call(Event, frozen=True):
-    """A method is called. `arguments` is the encoding of ``[args, kwargs]``.
+    """A method is called. `arguments` is the encoding of ``[args, kwargs]``, perhaps with large values beside it.
 
     `received` and `above` acknowledge earlier replies: all up to a mark, and ranges above it, first and last
     included. `grants` are the locks that the call relies on; `remaining` is what a resent wait has left, in
@@ -68,7 +70,7 @@ class Call(Event, frozen=True):
     typeid: str
     name: str
     method: str
-    arguments: bytes
+    arguments: bytes | Parts
     received: int = 0
     above: tuple[tuple[int, int], ...] = ()
     grants: tuple[tuple[str, str, int], ...] = ()
@@ -139,5 +141,5 @@ class Output(msgspec.Struct, frozen=True, gc=False):
     session: int
     seq: int
     kind: int
-    body: bytes
+    body: bytes | Parts
     index: int

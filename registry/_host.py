@@ -27,7 +27,7 @@ import attrs
 import msgspec
 
 from registry import _codec, _questions, _wire
-from registry._attachments import Attachment, Client, Identity, Target, Threads
+from registry._attachments import Attachment, Client, Files, Identity, Target, Threads, frames_of, joined
 from registry._engine import Engine
 from registry._events import (
     Advance,
@@ -45,7 +45,7 @@ from registry._events import (
     Suspended,
     Verdicts,
 )
-from registry._leaves import Caller
+from registry._leaves import Caller, Parts
 from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
 from registry._wire import CALL, DELETE, OPERATORS, Frame, Kind, ProtocolError
@@ -80,6 +80,7 @@ class Host:
             `StaleServer`.
         warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
         engine: The state to go on from, as a log tells it; a new one without.
+        files: Where large values lie that clients map; without, they are sent.
         log: Where events are added. What comes out of one is then held until `release` says that it is safe.
     """
 
@@ -97,6 +98,7 @@ class Host:
         warn: Callable[[str], None] | None = None,
         engine: Engine | None = None,
         log: Log | None = None,
+        files: Files | None = None,
     ) -> None:
         self.declarations = declarations
         self.identity = identity
@@ -117,6 +119,7 @@ class Host:
         self._freshness = freshness
         self._warn = warn
         self._log = log
+        self._files = files
         self._safe: float = inf if log is None else self.engine.index
         self._held: deque[tuple[int, Client, Output]] = deque()
         self._greeting = _codec.encode(
@@ -231,6 +234,7 @@ class Host:
             self._leased[client.key] = None
         attachment.client = client
         attachment.generation = frame.generation
+        attachment.sees_files = hello.files and self._files is not None and bool(client.domain)
         outbox = attachment.outbox
         generation = frame.generation
 
@@ -240,7 +244,10 @@ class Host:
                 body = redacted(body, client.domain)
             if not outbox:
                 self.dirty.append(attachment)
-            outbox.append(_wire.pack(output.kind, body, generation, output.seq, 0, output.index))
+            if isinstance(body, bytes):
+                outbox.append(_wire.pack(output.kind, body, generation, output.seq, 0, output.index))
+            else:
+                outbox.extend(frames_of(attachment, output, body, self._files))
 
         client.deliver = deliver
         stale = self._freshness(hello.code) if self._freshness is not None else ""
@@ -322,6 +329,9 @@ class Host:
         self._leased.pop(client.key, None)
         client.attachment = None
         client.deliver = None
+        client.pins.clear()
+        if self._files is not None:
+            self._files.discard(client.key)
         if self._threads is not None:
             self._threads.owner_ended(client, None)
         if client.number:
@@ -449,6 +459,7 @@ class Host:
         grants: tuple[tuple[str, str, int], ...] = ()
         remaining: float | None = None
         thread = ""
+        arguments: bytes | Parts = bytes(body.arguments)
         for number, raw in body.fields.items() if body.fields else ():
             if number == _wire.OWNER:
                 owner = _wire.decode_int(raw)
@@ -463,13 +474,19 @@ class Host:
             elif number == _wire.REMAINING:
                 seconds = _wire.decode_float(raw)
                 remaining = None if seconds == inf else max(0.0, seconds)
+            elif number == _wire.BUFFERS:
+                try:
+                    arguments = joined(client.attachment, arguments, _wire.split_items(raw), self._files)
+                except LookupError:
+                    self._ask_again(client, sequence)
+                    return
             elif number == _wire.THREAD:
                 thread = _wire.decode_text(raw)[: _wire.LONGEST_THREAD]
             elif number < _wire.IGNORED_FROM and number not in _wire.KNOWN_FIELDS:
                 raise ProtocolError(f"a call with an unknown field {number}")
         if definition is not None:
-            typeid, name, arguments = definition
-            target = self._define(client, body.handle, typeid, name, bytes(arguments))
+            typeid, name, defining = definition
+            target = self._define(client, body.handle, typeid, name, bytes(defining))
         elif body.handle in client.handles:
             target = client.handles[body.handle]
         else:
@@ -489,7 +506,7 @@ class Host:
                 typeid=target.typeid,
                 name=target.name,
                 method=body.method,
-                arguments=bytes(body.arguments),
+                arguments=arguments,
                 received=client.received,
                 above=client.above.rows() if client.above.firsts else (),
                 grants=grants,
@@ -498,12 +515,24 @@ class Host:
             ),
         )
 
+    def _ask_again(self, client: Client, sequence: int) -> None:
+        """Have a call sent with the bytes of its large values, since their files are not there."""
+        attachment = client.attachment
+        if attachment is not None:
+            if not attachment.outbox:
+                self.dirty.append(attachment)
+            attachment.outbox.append(_wire.pack(Kind.AGAIN, b"", generation=attachment.generation, sequence=sequence))
+
     def _acknowledge(self, client: Client, received: int, above: Iterable[int]) -> None:
         """Note which replies a session has. The engine is told with the next call that is not a read."""
         for seq in above:
             client.above.add(seq, seq)
         client.received = max(client.received, received)
         client.above.discard_through(client.received)
+        if client.pins:
+            client.pins = {
+                seq: body for seq, body in client.pins.items() if seq > client.received and seq not in client.above
+            }
 
     def _define(self, client: Client, handle: int, typeid: str, name: str, definition: bytes) -> Target:
         known = client.handles.get(handle)
@@ -657,7 +686,7 @@ class Host:
         client.slow[call.seq] = None
         self._threads.submit(client, call, declaration, target.definition)
 
-    def finish(self, client: Client, seq: int, kind: int, body: bytes) -> None:
+    def finish(self, client: Client, seq: int, kind: int, body: bytes | Parts) -> None:
         """Take the result of a threaded call and send it on."""
         if client.key not in self.clients:
             return

@@ -13,7 +13,7 @@ import msgspec
 
 from registry import _codec, _state, hosting
 from registry._engine import NOBODY, Engine
-from registry._leaves import Owner
+from registry._leaves import Owner, Parts
 from registry._objects import Hosted, arguments_of, state_leaf
 from registry._sessions import Lost, Ranges, Reply, Session
 from registry.declarations import SharedObject
@@ -37,7 +37,7 @@ def capture(engine: Engine) -> bytes:
                 session.above.rows(),
             ),
             [
-                [seq, int(reply.kind), reply.body, reply.index, reply.target]
+                [seq, int(reply.kind), _flat(reply.body), reply.index, reply.target]
                 for seq, reply in sorted(session.replies.items())
             ],
             list(session.objects),
@@ -71,6 +71,15 @@ def capture(engine: Engine) -> bytes:
     return _codec.canonical(
         [FORMAT, begun, counters, known, sessions, _columns(objects), _columns(waits), list(engine._vacant)]
     )
+
+
+def _flat(body: bytes | Parts) -> bytes | list[object]:
+    """Return a reply as a value of the codec."""
+    return [body.head, [bytes(buffer) for buffer in body.buffers]] if isinstance(body, Parts) else body
+
+
+def _unflat(body: Any) -> bytes | Parts:
+    return body if type(body) is bytes else Parts(body[0], tuple(body[1]))
 
 
 def _columns(rows: list[list[Any]]) -> list[list[Any]]:
@@ -109,7 +118,7 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
         session = Session(number, key, caller, domain, process)
         session.away = away
         session.mark, session.above = mark, Ranges(above)
-        session.replies = {row[0]: Reply(*row[1:]) for row in replies}
+        session.replies = {seq: Reply(kind, _unflat(body), *row) for seq, kind, body, *row in replies}
         session.objects, session.owned = dict.fromkeys(used), dict.fromkeys(owned)
         session.lost = {row[0]: Lost(*row[1:]) for row in lost}
         if not all(each.told for each in session.lost.values()):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Bond", "Caller", "Carried", "Grant", "Handle", "OpaqueValue", "Owner"]
+__all__ = ["Bond", "Caller", "Carried", "Grant", "Handle", "OpaqueValue", "Owner", "Parts"]
 
 # A grant's number is epoch << 40 | n. Epochs start at 1, so a smaller number comes from a server that keeps
 # none, and says nothing across that server's lives.
@@ -146,13 +146,29 @@ def _is_container(data: bytes) -> bool:
     return 0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF
 
 
+class Parts(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An encoding whose large parts stand beside it, so that nobody on the way copies them.
+
+    Attributes:
+        head: the encoding, in which a part stands as its number.
+        buffers: the parts: bytes, or views of memory that nobody changes.
+    """
+
+    head: bytes
+    buffers: tuple[bytes, ...]
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class Carried(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Keep a value in the bytes in which it came, undecoded.
 
     Two are equal if their bytes and their domains are; so are their hashes.
 
     Attributes:
-        data: the typed encoding, or a pickle where ``domain`` is given.
+        data: the typed encoding, or a pickle where ``domain`` is given. Of a large value it may be a view of memory
+            that nobody changes, in the place of bytes.
         domain: empty for typed bytes, else the trust domain whose processes may unpickle it.
         kind: the qualified name of the pickled value's class.
     """
@@ -201,7 +217,7 @@ class Carried(msgspec.Struct, frozen=True, gc=False, eq=False):
         return hash((self.data, self.domain))
 
     def __reduce__(self) -> tuple[type[Carried], tuple[bytes, str, str]]:
-        return Carried, (self.data, self.domain, self.kind)
+        return Carried, (bytes(self.data), self.domain, self.kind)
 
     def __repr__(self) -> str:
         if self.domain:

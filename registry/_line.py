@@ -15,9 +15,10 @@ from typing import Any
 
 from registry import _wire
 from registry._pending import Pending
-from registry._transport import DeadlinePassed, Transport, clock, is_gone, left
+from registry._transport import CHUNK, DeadlinePassed, Transport, clock, is_gone, left
 from registry._wire import REPLY, Frame, Kind
 
+MOST = 1 << 20  # bytes that are read at once of a large frame
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
 
 
@@ -39,6 +40,7 @@ class Line:
 
     def _new_session(self) -> None:
         self.heard = 0.0  # when what the server has answered last had been sent, by `_transport.clock`
+        self.files_work = True  # no file of a large value was missing yet
         self._generation = 0
         self._next = 1
         self._acknowledged = 0
@@ -77,7 +79,7 @@ class Line:
 
     # -- writing
 
-    def _send_frame(self, kind: int, seq: int, body: bytes) -> bool:
+    def _send_frame(self, kind: int, seq: int, body: bytes | list[_wire.Buffer]) -> bool:
         """Write a frame; False where the connection is gone, and did not take the whole frame."""
         transport = self._transport
         if transport is None:
@@ -85,7 +87,13 @@ class Line:
         unanswered = next(iter(self._pending), seq)  # as `_mark`
         received = (unanswered if unanswered < seq else seq) - 1 if seq else 0
         try:
-            transport.send(_wire.pack(kind, body, self._generation, seq, received))
+            if isinstance(body, bytes):
+                transport.send(_wire.pack(kind, body, self._generation, seq, received))
+            else:
+                generation = self._generation
+                transport.send_pieces(
+                    _wire.pack_pieces(kind, body, generation=generation, sequence=seq, received=received)
+                )
         except BaseException as error:
             # Whoever reads next makes a new connection, and everything is sent again. Before anybody else may write:
             # after half a frame the next would be read as its rest.
@@ -157,12 +165,14 @@ class Line:
     def _read(self, transport: Transport, deadline: float | None) -> None:
         """As the leader: read once from the connection, and hand out what came."""
         try:
-            data = transport.receive(deadline)
-            frame = self._reader.whole(data)  # as most reads bring it
+            reader = self._reader
+            missing = reader.missing
+            data = transport.receive(deadline) if missing <= CHUNK else transport.receive(deadline, min(missing, MOST))
+            frame = reader.whole(data)  # as most reads bring it
             if frame is not None:
                 self._hand_out(frame)
             elif data:
-                for frame in self._reader:
+                for frame in reader:
                     self._hand_out(frame)
             else:
                 self._break(transport)
@@ -178,13 +188,16 @@ class Line:
         slot = self._pending.get(frame.sequence)
         if slot is None or frame.generation != self._generation:
             if frame.kind == Kind.REFUSED:
-                raise _wire.ProtocolError(frame.body.decode("utf-8", "replace"))
+                raise _wire.ProtocolError(bytes(frame.body).decode("utf-8", "replace"))
             if frame.kind == Kind.LOST and frame.generation == self._generation:
                 self.lost.add(_wire.decode_int(frame.body))
             if frame.kind == Kind.HEARD and len(frame.body) == _wire.STAMP.size:
                 sent: float = _wire.STAMP.unpack(frame.body)[0]
                 if self.heard < sent <= clock():
                     self.heard = sent
+        elif frame.kind == Kind.AGAIN:
+            self.files_work = False
+            raise _wire.ProtocolError("a file was removed; the bytes go by a new connection")
         elif slot.abandoned:
             if slot.asked != self._generation:
                 raise _wire.ProtocolError("interrupted before its cancel was sent, which a new connection begins with")

@@ -32,7 +32,8 @@ from typing import Any
 
 import msgspec
 
-from registry import __version__, _codec, _peers, _wire, hosting
+from registry import __version__, _codec, _peers, _shelf, _wire, hosting
+from registry._leaves import Parts
 from registry._line import Line
 from registry._pending import AgainError, Local, Mark, Pending, thread_name
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone, left
@@ -121,6 +122,8 @@ class Link(Line):
         super()._new_session()
         self.key = os.urandom(16)
         self.same_user = False
+        self.files = ""  # the server's directory of large values, where this process sees it
+        self._written = 0
         self.lease = 0.0  # seconds for which the server believes it without a sign of life; 0.0 needs none
         self._known = False
         self._life = b""  # of the server that it was attached to last
@@ -179,7 +182,7 @@ class Link(Line):
         self,
         handle: int,
         method: str,
-        arguments: bytes,
+        arguments: bytes | Parts,
         *,
         about: Any,
         readonly: bool = False,
@@ -211,7 +214,9 @@ class Link(Line):
         slot = Pending(CALL, handle, method, arguments, about, readonly, waiting, seconds=seconds)
         return self._run(slot, None if seconds is None else monotonic() + seconds)
 
-    def prepare(self, handle: int, method: str, arguments: bytes, *, about: Any, timeout: float | None) -> Pending:
+    def prepare(
+        self, handle: int, method: str, arguments: bytes | Parts, *, about: Any, timeout: float | None
+    ) -> Pending:
         """Return a call that gives something back, for `finish` or `insist`. Nothing is sent yet."""
         seconds = self.timeout if timeout is None else timeout
         return Pending(CALL, handle, method, arguments, about, False, insisting=True, seconds=seconds)
@@ -443,6 +448,10 @@ class Link(Line):
                     if slot.sent and not slot.readonly:  # on a connection before
                         raise OutcomeUnknown(slot.title, str(error.reason), self.label) from error
                     raise
+            self._open_parts(slot)
+            while slot.reply is None and slot.failure is None:
+                self._await(slot, deadline)
+                self._open_parts(slot)
             frame = slot.reply
             if frame is None:
                 raise slot.failure or RegistryError("a call ended without a reply")
@@ -528,11 +537,13 @@ class Link(Line):
 
     def _send(self, slot: Pending, remaining: float | None = None) -> None:
         """Write a call to the present connection; `_sending` is held."""
+        arguments = slot.arguments
+        body: bytes | list[_wire.Buffer]
         if slot.kind == CONTROL:
-            body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(slot.arguments)))
-        elif slot.fields is None and remaining is None and slot.handle in self._defined:  # as most calls are
-            head = self._heads.get((slot.handle, slot.method)) or self._head(slot)
-            body = head + slot.arguments
+            body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(arguments)))  # type: ignore[arg-type]
+        elif slot.fields is None and remaining is None and type(arguments) is bytes and slot.handle in self._defined:
+            # As most calls are.
+            body = (self._heads.get((slot.handle, slot.method)) or self._head(slot)) + arguments
         else:
             fields = slot.fields
             if slot.handle not in self._defined or remaining is not None:
@@ -542,8 +553,9 @@ class Link(Line):
                 typeid, name, definition = self._rows[slot.handle]
                 definition_field = _wire.encode([typeid, name, msgspec.Raw(definition)])
                 fields[_wire.DEFINITION] = msgspec.Raw(definition_field)
-            call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(slot.arguments), fields)
-            body = _wire.encode(call)
+            head, parts = (arguments.head, arguments.buffers) if isinstance(arguments, Parts) else (arguments, ())
+            call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(head), fields)
+            body = _wire.call_pieces(call, list(map(self._item, parts))) if parts else _wire.encode(call)
         before, slot.sent = slot.sent, True
         if self._send_frame(slot.kind, slot.seq, body):
             self._defined.add(slot.handle)
@@ -555,6 +567,36 @@ class Link(Line):
         whole = _wire.encode((slot.handle, slot.method, _NOTHING))
         head = self._heads[slot.handle, slot.method] = whole[: -len(_NOTHING)]
         return head
+
+    def _item(self, part: Any) -> object:
+        """Return what stands for a large value in a call: the name and length of a file, or the bytes themselves."""
+        if not self.files or len(part) < _shelf.LARGE:
+            return part
+        self._written += 1
+        name = f"{_shelf.prefix_of(self.key)}{self._generation}-{self._written}"
+        return (name, len(part)) if _shelf.put(self.files, name, getattr(part, "parts", (part,))) else part
+
+    def _open_parts(self, slot: Pending) -> None:
+        """Have at hand what stands beside a reply, before its call is taken for answered.
+
+        Where a file is missing, which somebody has removed, the reply is dropped: the server has the value still, and
+        sends its bytes by a new connection.
+        """
+        frame = slot.reply
+        if frame is None or not frame.flags & _wire.PARTS:
+            return
+        try:
+            head, items = _wire.split_reply(frame.body)
+            parts = [_shelf.get(self.files, *item) if type(item) is tuple else item for item in items]
+            slot.reply = msgspec.structs.replace(frame, body=Parts(head, tuple(parts)), flags=0)  # type: ignore[arg-type]
+        except _wire.ProtocolError as error:
+            slot.reply, slot.failure = None, RegistryError(f"server {self.label}: {error}")
+        except _shelf.Unusable:
+            self.files_work = False
+            slot.reply = None
+            transport = self._transport
+            if transport is not None:
+                self._break(transport)
 
     # -- giving up
 
@@ -721,6 +763,8 @@ class Link(Line):
         reader.feed(dialed.leftover)
         # Drawn anew for each attempt: the server may have taken one whose answer never came.
         self._generation += 1
+        files = dialed.greeting.files if dialed.same_user and self.files_work else ""
+        files = files if _shelf.is_visible(files) else ""
         hello = _wire.Attach(
             key=self.key,
             pid=os.getpid(),
@@ -734,6 +778,7 @@ class Link(Line):
             life=self._life,
             applied=self._applied,
             sent=self._next - 1,
+            files=bool(files),
         )
         sent = clock()
         transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
@@ -750,6 +795,7 @@ class Link(Line):
                 transport.close()
                 return
             self._reader = reader
+            self.files = files
             self._defined = set()
             self._known = True
             self._life = dialed.greeting.life

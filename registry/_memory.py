@@ -144,7 +144,10 @@ class MemoryTransport:
     def send(self, data: bytes) -> None:
         self._server.put(self, data)
 
-    def receive(self, deadline: float | None) -> bytes:
+    def send_pieces(self, pieces: list[_wire.Buffer]) -> None:
+        self._server.put(self, b"".join(pieces))
+
+    def receive(self, deadline: float | None, most: int = 0) -> bytes:
         try:
             return self.inbox.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         except queue.Empty:

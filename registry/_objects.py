@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from registry import _codec
-from registry._leaves import Carried, OpaqueValue
+from registry._leaves import Carried, OpaqueValue, Parts
 from registry.declarations import SharedObject
 from registry.errors import DefinitionConflict, NotShareable
 from registry.hosting import Waiter, Waiters
@@ -153,7 +153,7 @@ def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], d
         return args, kwargs, given
 
 
-def redacted(body: bytes, domain: str) -> bytes:
+def redacted(body: bytes | Parts, domain: str) -> bytes | Parts:
     """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle."""
 
     replaced = False
@@ -168,7 +168,7 @@ def redacted(body: bytes, domain: str) -> bytes:
     value = _codec.decode(body, incoming=incoming)
     if not replaced:
         return body
-    return _codec.encode_exception(value) if isinstance(value, BaseException) else _codec.encode(value)
+    return _codec.encode_exception(value) if isinstance(value, BaseException) else _codec.encode_result(value)
 
 
 @lru_cache(maxsize=1024)

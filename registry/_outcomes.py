@@ -35,11 +35,11 @@ def failure(error: BaseException) -> bytes:
     return _codec.encode_exception(error, text)
 
 
-def outcome(hosted: Hosted, value: object) -> tuple[int, bytes]:
+def outcome(hosted: Hosted, value: object) -> tuple[int, bytes | _codec.Parts]:
     """Encode what a method returned or a wait was ended with. What cannot cross took effect too."""
     try:
         # Remembered replies are state, so the order of a set must not show in them.
-        return REPLY, _codec.encode(value) if type(value) is Carried else _codec.canonical(value)
+        return REPLY, _codec.encode_result(value, traceless=type(value) is not Carried)
     except NotShareable as error:
         reason = f"{error.reason}. The call took effect"
         return ERROR, failure(NotShareable(f"the result of {hosted.title}, {error.what}", reason))

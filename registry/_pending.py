@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from registry._leaves import Parts
 from registry._wire import LONGEST_THREAD, Frame, Kind
 
 
@@ -42,7 +43,7 @@ class Pending(msgspec.Struct, eq=False):
     kind: int
     handle: int
     method: str
-    arguments: bytes
+    arguments: bytes | Parts
     about: Any
     readonly: bool
     waiting: bool = False

@@ -35,8 +35,8 @@ from typing import Any, Final, Literal
 import attrs
 import pluggy
 
-from registry import hookspecs
-from registry.declarations import SharedObject
+from registry import _codec, hookspecs
+from registry.declarations import SharedObject, ValueType
 from registry.errors import PluginError
 
 __all__ = ["GROUP", "Plugin", "Plugins", "load", "whence"]
@@ -383,7 +383,8 @@ def _adopt(candidate: _Candidate) -> None:
             plugin = _Single(plugin)
         elif isinstance(plugin, type):
             plugin = plugin()
-        candidate.records = _records(plugin)
+        candidate.records, value_types = _records(plugin)
+        _codec.declare(value_types)
         candidate.plugin = plugin
     except KeyboardInterrupt:
         raise
@@ -403,34 +404,45 @@ def _manager() -> pluggy.PluginManager:
     return manager
 
 
-def _records(plugin: object) -> dict[str, SharedObject[Any]]:
-    """Return what a plugin declares, checking all that it says on the way."""
+def _records(plugin: object) -> tuple[dict[str, SharedObject[Any]], list[ValueType]]:
+    """Return the types that a plugin shares and those of values, checking all that it says on the way."""
     # A manager for this plugin alone: checked and called by itself, it can be judged by itself.
     manager = _manager()
     manager.register(plugin, name="it")
     if not manager.get_hookcallers(plugin):
         raise TypeError("it implements no hook; mark registry_shared_objects with @registry.hookimpl")
     manager.check_pending()
-    hook = manager.hook.registry_shared_objects
-    if not hook.get_hookimpls():
-        return {}
-    # pluggy leaves out a None.
-    results = hook()
-    result = results[0] if results else None
-    if isinstance(result, (str, SharedObject)) or not isinstance(result, Iterable):
-        raise TypeError(f"registry_shared_objects returned {_shown(result)}, not a list of SharedObject records")
     records: dict[str, SharedObject[Any]] = {}
-    for record in result:
-        if not isinstance(record, SharedObject):
-            raise TypeError(f"registry_shared_objects returned {_shown(record)} where a SharedObject should be")
+    for record in _answer(manager.hook.registry_shared_objects, SharedObject):
         if record.typeid in records:
             raise ValueError(f"it declares the typeid {record.typeid!r} twice")
         records[record.typeid] = record
-    return records
+    return records, _answer(manager.hook.registry_value_types, ValueType)
+
+
+def _answer(hook: Any, kind: type) -> list[Any]:
+    """Return the records that a plugin's hook gives; none if it does not implement it."""
+    if not hook.get_hookimpls():
+        return []
+    # pluggy leaves out a None.
+    results = hook()
+    result = results[0] if results else None
+    if isinstance(result, (str, kind)) or not isinstance(result, Iterable):
+        raise TypeError(f"{hook.name} returned {_shown(result)}, not a list of {kind.__name__} records")
+    rows = list(result)
+    for record in rows:
+        if not isinstance(record, kind):
+            raise TypeError(f"{hook.name} returned {_shown(record)} where a {kind.__name__} should be")
+    return rows
 
 
 def _shown(value: object) -> str:
     return f"{value!r} of type {type(value).__name__}"
+
+
+def from_file(path: str) -> ModuleType:
+    """Import the plugin file that a path means."""
+    return _from_file(_path(path))
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from registry._leaves import Parts
+
 if TYPE_CHECKING:
     from registry._leaves import Caller
     from registry.hosting import Waiter
@@ -32,7 +34,7 @@ class Reply(msgspec.Struct, array_like=True, gc=False):
     """
 
     kind: int
-    body: bytes
+    body: bytes | Parts
     index: int
     target: int = 0
 

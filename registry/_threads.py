@@ -17,6 +17,7 @@ from registry import _codec
 from registry._attachments import Client
 from registry._events import Call
 from registry._host import Host
+from registry._leaves import Parts
 from registry._objects import Hosted, bind
 from registry._outcomes import outcome, stamp, unopened
 from registry._wire import Kind
@@ -104,14 +105,14 @@ class ThreadedObjects:
         else:
             del self._runs[key]
 
-    def _finish(self, client: Client, seq: int, kind: int, body: bytes) -> None:
+    def _finish(self, client: Client, seq: int, kind: int, body: bytes | Parts) -> None:
         del self._runs[client.key, seq]
         if self.host is not None:
             self.host.finish(client, seq, kind, body)
 
     def _result(
         self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes | Parts]:
         try:
             hosted = self._hosted(client, call, declaration, definition)
             if call.method not in declaration.interface.exposed:

@@ -66,8 +66,15 @@ class Transport(Protocol):
     def send(self, data: bytes) -> None:
         """Send all of it. Raises `OSError` when the stream is gone."""
 
-    def receive(self, deadline: float | None) -> bytes:
+    def send_pieces(self, pieces: list[_wire.Buffer]) -> None:
+        """Send all of them, one after the other, as `send` does."""
+
+    def receive(self, deadline: float | None, most: int = CHUNK) -> bytes:
         """Wait for bytes until `deadline` (as `time.monotonic` counts); empty when the peer has closed.
+
+        Args:
+            deadline: When to give up.
+            most: How many bytes at most, where that can be chosen.
 
         Raises:
             DeadlinePassed: The deadline came first; the stream is as it was.
@@ -105,6 +112,7 @@ class Greeting:
             self.version = str(fields["version"])
             self.epoch = int(fields["epoch"])
             self.life = bytes(fields["life"])
+            self.files = str(fields.get("files", ""))  # its directory of large values
             self.durable = fields.get("log", "memory") != "memory"  # it can go on in another life
             self.protocol = int(fields["protocol"])
             self.table = {row.typeid: row for row in map(Interface.unpack, fields["types"])}
@@ -141,17 +149,21 @@ class SocketTransport:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TICK), 0))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *_timeval(STUCK)))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: _wire.Buffer) -> None:
         self._sendall(data)
 
-    def receive(self, deadline: float | None) -> bytes:
+    def send_pieces(self, pieces: list[_wire.Buffer]) -> None:
+        for piece in pieces:
+            self._sendall(piece)
+
+    def receive(self, deadline: float | None, most: int = CHUNK) -> bytes:
         while True:
             if deadline is not None:
                 left = deadline - monotonic()
                 if (left < TICK or not self._ticks) and not self._readable(left):
                     raise DeadlinePassed
             try:
-                return self._recv(CHUNK)
+                return self._recv(most)
             except BlockingIOError:  # the kernel's tick; look at the deadline again
                 continue
 
@@ -192,7 +204,7 @@ class PatchedTransport(SocketTransport):
     one closes the socket, and one that waits in the socket itself is.
     """
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: _wire.Buffer) -> None:
         rest = memoryview(data)
         while rest:
             # The one who reads changes it too, but each sets it for the wait that follows.
@@ -202,15 +214,19 @@ class PatchedTransport(SocketTransport):
             except TimeoutError as error:
                 raise BlockingIOError(errno.EAGAIN, "the peer does not read") from error
 
+    def send_pieces(self, pieces: list[_wire.Buffer]) -> None:
+        for piece in pieces:
+            self.send(piece)
+
     def is_quiet(self) -> bool:
         return False
 
-    def receive(self, deadline: float | None) -> bytes:
+    def receive(self, deadline: float | None, most: int = CHUNK) -> bytes:
         while True:
             left = None if deadline is None else max(0.0, deadline - monotonic())
             self._sock.settimeout(left)
             try:
-                return self._recv(CHUNK)
+                return self._recv(most)
             except BlockingIOError:
                 raise DeadlinePassed from None
             except TimeoutError as error:

@@ -6,6 +6,8 @@ Every frame is a fixed header and a body, all integers big-endian::
     0      4     length      of the body, at most 16 MiB
     4      1     kind        see `Kind`
     5      1     flags       bit 0 MORE: the body goes on in the next frame of this sequence and kind
+                             bit 1 PARTS, in a REPLY or STANDS: the body is an array of the encoding and of what stands
+                             beside it
     6      2     reserved    zero
     8      4     generation  which connection of its session this is, from 1; older ones are fenced
     12     8     sequence    which call of the session; 0 where the frame is about none
@@ -32,10 +34,16 @@ ERROR        server  the exception, encoded
 CANCELLED    server  empty: the call of this sequence has and will have no effect
 STANDS       server  the result or the exception again: an undo came too late, the effect of the call stands
 LOST         server  the number of a grant that was taken from this session; sequence 0
+AGAIN        server  empty: a file that the call of this sequence names cannot be taken; send it with the bytes
 REFUSED      server  why the connection is being closed, as text
 ===========  ======  ========================================================================================
 
 A call's numbered fields: a reader refuses unknown numbers below 64 and ignores the others.
+
+What stands beside an encoding (`_leaves.Parts`) is a row of items, in field BUFFERS of a call or in the body of a reply
+with PARTS. Each is its bytes, or the name and the length of a file in the server's directory (`_shelf`), for clients
+that have said that they see it; before each stand some zeros, as bytes. A writer puts that row last, so that large
+items are sent from where they lie.
 """
 
 from __future__ import annotations
@@ -43,6 +51,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -54,6 +63,8 @@ IN_FLIGHT = 4096
 HEADER = struct.Struct("!IBBHIQQQ")
 HEADER_SIZE = HEADER.size
 MORE = 1
+PARTS = 2
+SMALL = 64 * 1024  # bytes up to which a body is cut out of what has arrived; a larger one is put together by itself
 
 
 class Kind(IntEnum):
@@ -73,12 +84,14 @@ class Kind(IntEnum):
     REFUSED = 20
     STANDS = 21
     HEARD = 22
+    AGAIN = 23
     LOST = 25
 
 
 # Plain numbers for what is looked at in every call: to look up a member of an enum costs as much as a call.
 CALL, CONTROL = int(Kind.CALL), int(Kind.CONTROL)
 REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
+WITH_PARTS = (Kind.REPLY, Kind.STANDS)
 
 
 # The numbered fields of a call.
@@ -88,7 +101,7 @@ GRANTS = 3  # list of [typeid, name, number]: locks that this call relies on
 REMAINING = 4  # float seconds that a resent wait has left
 MINIMUM_INDEX = 5  # int; reserved for clusters
 DEFINITION = 6  # [typeid, name, arguments]: at a handle's first use on a connection
-BUFFERS = 7  # reserved: out-of-band buffers
+BUFFERS = 7  # list of what stands beside the arguments
 THREAD = 8  # text: the thread or task that calls, where it may wait and is not the main thread
 KNOWN_FIELDS = frozenset({RECEIVED_SET, OWNER, GRANTS, REMAINING, MINIMUM_INDEX, DEFINITION, BUFFERS, THREAD})
 IGNORED_FROM = 64
@@ -119,6 +132,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     received: int
     applied: int
     body: bytes
+    flags: int = 0
 
 
 class CallBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -166,6 +180,7 @@ class Attach(msgspec.Struct, frozen=True, array_like=True):
     life: bytes = b""  # with `resumes`: the server life that it was attached to last
     applied: int = 0  # the latest event that it has seen the outcome of there
     sent: int = 0  # the highest sequence that it may have sent before
+    files: bool = False  # whether it sees the server's directory of large values
 
 
 class Attached(msgspec.Struct, frozen=True, array_like=True):
@@ -193,6 +208,7 @@ decode_text = msgspec.msgpack.Decoder(str).decode
 decode_sequences = msgspec.msgpack.Decoder(list[int]).decode
 decode_grants = msgspec.msgpack.Decoder(list[tuple[str, str, int]]).decode
 decode_definition = msgspec.msgpack.Decoder(tuple[str, str, msgspec.Raw]).decode
+decode_items = msgspec.msgpack.Decoder(list[memoryview | tuple[str, int]]).decode
 BadBody = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)  # what the decoders above raise
 
 
@@ -200,34 +216,120 @@ def pack(kind: int, body: bytes, generation: int = 0, sequence: int = 0, receive
     """Return the frame, or the row of frames where the body passes `MAX_BODY`."""
     if len(body) <= MAX_BODY:
         return HEADER.pack(len(body), kind, 0, 0, generation, sequence, received, applied) + body
-    parts = []
-    for start in range(0, len(body), MAX_BODY):
-        part = body[start : start + MAX_BODY]
-        more = MORE if start + MAX_BODY < len(body) else 0
-        parts.append(HEADER.pack(len(part), kind, more, 0, generation, sequence, received, applied))
-        parts.append(part)
-    return b"".join(parts)
+    return b"".join(
+        pack_pieces(kind, [body], generation=generation, sequence=sequence, received=received, applied=applied)
+    )
+
+
+Buffer = bytes | bytearray | memoryview
+Item = Any  # bytes in some form, or (name, length) of a file
+
+
+def pack_pieces(
+    kind: int,
+    pieces: list[Buffer],
+    *,
+    flags: int = 0,
+    generation: int = 0,
+    sequence: int = 0,
+    received: int = 0,
+    applied: int = 0,
+) -> list[Buffer]:
+    """Return a frame, or a row of frames, whose body is all the pieces; those of some size are not copied."""
+    left = sum(map(len, pieces))
+    rows: list[Buffer] = []
+    small = bytearray()
+    room = 0
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            if not room:
+                room = min(left, MAX_BODY)
+                left -= room
+                more = MORE if left else 0
+                small += HEADER.pack(room, kind, flags | more, 0, generation, sequence, received, applied)
+            part, view = view[:room], view[room:]
+            room -= len(part)
+            if len(part) < SMALL:
+                small += part
+            else:
+                rows += (bytes(small), part)
+                small.clear()
+    if small:
+        rows.append(bytes(small))
+    return [row for row in rows if row]
+
+
+def call_pieces(body: CallBody, items: list[Item]) -> list[Buffer]:
+    """Return the body of a call with items beside its arguments."""
+    fields = {**(body.fields or {}), BUFFERS: msgspec.Raw(b"")}  # the last one, so that what follows is its value
+    return [encode(msgspec.structs.replace(body, fields=fields)), *_array(items)]
+
+
+def reply_pieces(head: bytes, items: list[Item]) -> list[Buffer]:
+    """Return the body of a reply with items beside it."""
+    start = encode(head)
+    return [b"\xdd" + (1 + 2 * len(items)).to_bytes(4, "big"), start, *_array(items, 5 + len(start))[1:]]
+
+
+def split_reply(body: Buffer) -> tuple[bytes, list[Item]]:
+    """Undo `reply_pieces`; the items are views of the body.
+
+    Raises:
+        ProtocolError: It is no such body.
+    """
+    try:
+        head, *row = decode_items(body)
+    except BadBody as error:
+        raise ProtocolError(f"a reply that cannot be read: {error}") from error
+    return bytes(head), row[1::2]  # type: ignore[arg-type]
+
+
+def split_items(field: Buffer) -> list[Item]:
+    """Undo what `call_pieces` has written of its items; they are views of the field."""
+    return list(decode_items(field)[1::2])
+
+
+def _array(items: list[Item], position: int = 0) -> list[Buffer]:
+    """Return a row of items, each behind some zeros, so that large ones begin where numbers in memory should."""
+    rows: list[Buffer] = [b"\xdd" + (2 * len(items)).to_bytes(4, "big")]
+    for item in items:
+        parts = (encode(item),) if type(item) is tuple else getattr(item, "parts", (item,))  # those of `_codec.Pieces`
+        header = b"" if type(item) is tuple else b"\xc6" + len(item).to_bytes(4, "big")
+        zeros = -(position + 2 + len(header)) % 16
+        rows += (b"\xc4" + bytes([zeros]) + bytes(zeros) + header, *parts)
+        position += 2 + zeros + len(header) + sum(map(len, parts))
+    return rows
 
 
 class Reader:
     """Cut a stream of bytes into frames.
 
     Feed it what arrives; take frames until none is whole. It never holds more than one incomplete frame and
-    the parts of one value, whose sum is bounded by `limit`.
+    the parts of one value, whose sum is bounded by `limit`. A body of some size is put together where it stays: each of
+    its bytes is copied once.
     """
 
-    __slots__ = ("_buffer", "_head", "_limit", "_parts", "_size", "_start")
+    __slots__ = ("_buffer", "_frame", "_head", "_large", "_limit", "_missing", "_start")
 
     def __init__(self, limit: int = MAX_VALUE) -> None:
         self._buffer = bytearray()
         self._start = 0
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._head: tuple[int, int] | None = None
+        self._large = bytearray()  # of the body that is being put together
+        self._missing = 0  # how many bytes its frame has still to bring
+        self._frame: tuple[int, ...] | None = None  # the header of that frame
+        self._head: tuple[int, int] | None = None  # what the frames of one value have in common
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add what arrived."""
+        if self._missing:
+            part = memoryview(data)[: self._missing]
+            self._large += part
+            self._missing -= len(part)
+            if len(part) == len(data):
+                return
+            data = memoryview(data)[len(part) :]
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
@@ -239,7 +341,8 @@ class Reader:
 
         Most reads bring one small frame; this spares them the buffer.
         """
-        if len(self._buffer) == self._start and self._head is None and len(data) >= HEADER_SIZE:
+        is_idle = len(self._buffer) == self._start and self._head is None and self._frame is None
+        if is_idle and len(data) >= HEADER_SIZE:
             length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(data)
             if length == len(data) - HEADER_SIZE <= MAX_BODY and not flags and not reserved:
                 return Frame(kind, generation, sequence, received, applied, data[HEADER_SIZE:])
@@ -249,7 +352,12 @@ class Reader:
     @property
     def pending(self) -> int:
         """How many bytes wait for the rest of their frame."""
-        return len(self._buffer) - self._start + self._size
+        return len(self._buffer) - self._start + len(self._large)
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame that is being put together has still to bring, as far as that is known."""
+        return self._missing
 
     def next(self) -> Frame | None:
         """Return the next whole message, or None until more is fed.
@@ -258,43 +366,58 @@ class Reader:
             ProtocolError: A header that no peer of this version sends; refused before anything is allocated
             for it.
         """
-        buffer = self._buffer
         while True:
+            if self._frame is not None:
+                if self._missing:
+                    return None
+                frame = self._end_large(self._frame)
+                if frame is None:
+                    continue
+                return frame
+            buffer = self._buffer
             start = self._start
             if len(buffer) - start < HEADER_SIZE:
                 return None
-            length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(buffer, start)
+            header = HEADER.unpack_from(buffer, start)
+            length, kind, flags, reserved, generation, sequence, received, applied = header
             if length > MAX_BODY:
                 raise ProtocolError(f"a frame of {length} bytes; at most {MAX_BODY} are allowed")
-            if reserved or flags & ~MORE:
+            if reserved or flags & ~(MORE | PARTS) or (flags & PARTS and kind not in WITH_PARTS):
                 raise ProtocolError("a frame with unknown flags")
             if flags or self._head is not None:
                 self._check_part(length, kind, flags, sequence)
-            end = start + HEADER_SIZE + length
-            if len(buffer) < end:
-                return None
-            body = bytes(memoryview(buffer)[start + HEADER_SIZE : end])
-            self._start = end
-            if not flags and self._head is None:
+            elif length <= SMALL:
+                end = start + HEADER_SIZE + length
+                if len(buffer) < end:
+                    return None
+                body = bytes(memoryview(buffer)[start + HEADER_SIZE : end])
+                self._start = end
                 return Frame(kind, generation, sequence, received, applied, body)
-            self._parts.append(body)
-            self._size += length
-            if flags & MORE:
-                self._head = (kind, sequence)
-                continue
-            body = b"".join(self._parts)
-            self._parts = []
-            self._size = 0
-            self._head = None
-            return Frame(kind, generation, sequence, received, applied, body)
+            with memoryview(buffer) as view, view[start + HEADER_SIZE : start + HEADER_SIZE + length] as part:
+                self._large += part
+                self._missing = length - len(part)
+                self._start = start + HEADER_SIZE + len(part)
+            self._frame = header
+
+    def _end_large(self, header: tuple[int, ...]) -> Frame | None:
+        """Return the message whose last frame is here; None where it goes on."""
+        _, kind, flags, _, generation, sequence, received, applied = header
+        self._frame = None
+        if flags & MORE:
+            self._head = (kind, sequence)
+            return None
+        self._head = None
+        large, self._large = self._large, bytearray()
+        body = bytes(large) if len(large) <= SMALL else memoryview(large).toreadonly()
+        return Frame(kind, generation, sequence, received, applied, body, flags)  # type: ignore[arg-type]
 
     def _check_part(self, length: int, kind: int, flags: int, sequence: int) -> None:
         """Refuse a part of a value that does not belong to the parts before it, or is one too many."""
         if self._head is not None and self._head != (kind, sequence):
             raise ProtocolError("a value was broken off by another frame")
-        if flags and not length:
+        if flags & MORE and not length:
             raise ProtocolError("a part of a value that holds nothing")
-        if self._size + length > self._limit:
+        if len(self._large) + length > self._limit:
             raise ProtocolError(f"a value of more than {self._limit} bytes")
 
     def __iter__(self) -> Iterator[Frame]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from registry import _addresses, _peers
+from registry import _addresses, _codec, _peers
 from registry._addresses import Address
 from registry._link import Link
 from registry._transport import Dialed, dial
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from registry._leaves import Handle
-    from registry.declarations import Interface, SharedObject
+    from registry.declarations import Interface, SharedObject, ValueType
 
 __all__ = ["ManagerClient", "connect"]
 
@@ -41,6 +41,9 @@ _links: dict[tuple[str, bytes], Link] = {}
 _links_lock = threading.Lock()
 
 _all_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+# The plugin for arrays and tables, which every installation has; a client that meets one asks it.
+ARRAYS = "registry_arrays"
 
 LAST_WORDS = 1.0  # seconds that the end of the interpreter waits for a thread that is sending
 
@@ -226,6 +229,9 @@ class Home:
         # Seconds that a call which should be instant may take, for this client; its session may be shared.
         self.timeout = float("inf") if timeout is None else timeout
         self.plugins = plugins
+        _codec.add_source(ARRAYS, partial(_value_types, ARRAYS))
+        for plugin in plugins:
+            _codec.add_source(plugin if isinstance(plugin, str) else id(plugin), partial(_value_types, plugin))
         self._label = label
         self._link: Link | None = None
         self._lock = threading.Lock()
@@ -463,6 +469,27 @@ def _absence(address: Address, error: OSError | None) -> str:
         return f'no server of that name runs; start it with "registry serve {address.name}", or connect(start=True)'
     reason = error.strerror if error else "no socket"
     return f'nothing listens there ({reason}); start one with "registry serve --address {address}"'
+
+
+def _value_types(plugin: Any) -> Iterable[ValueType]:
+    """Return what a plugin that a client names declares of values; it is imported, but pluggy is not asked."""
+    if isinstance(plugin, str):
+        module = sys.modules.get(plugin)
+        if module is None and (plugin.endswith(".py") or "/" in plugin or os.sep in plugin):
+            from registry import _plugins
+
+            module = _plugins.from_file(plugin)
+        elif module is None:
+            from importlib import import_module
+            from importlib.util import find_spec
+
+            # The name of an entry point need not be that of a module; only the server knows what it means.
+            module = import_module(plugin) if find_spec(plugin.partition(".")[0]) is not None else None
+        plugin = module
+    elif isinstance(plugin, type):
+        plugin = plugin()
+    hook = getattr(plugin, "registry_value_types", None)
+    return hook() if callable(hook) else ()
 
 
 def _versions(plugins: tuple[Any, ...]) -> dict[str, str]:

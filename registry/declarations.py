@@ -38,7 +38,7 @@ import attrs
 
 from registry.errors import DeclarationError, NotDurable
 
-__all__ = ["DUNDERS", "ITERATING", "PERS", "RESERVED", "SHAPES", "Interface", "SharedObject"]
+__all__ = ["DUNDERS", "ITERATING", "PERS", "RESERVED", "SHAPES", "Interface", "SharedObject", "ValueType"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -295,6 +295,80 @@ class SharedObject(Generic[T_co]):
             shape=shape,
         )
         object.__setattr__(self, "interface", _derive(self))
+
+
+@attrs.frozen(init=False)
+class ValueType:
+    """Declare a class whose instances cross between processes as themselves.
+
+    Both sides declare it, in the hook ``registry_value_types`` of a plugin that the server loads and that clients name
+    in ``plugins=``. On the wire stands the name alone; whoever reads it looks it up among what was declared there.
+
+    attrs classes, dataclasses, enums and named tuples need no functions. Of the first two each field crosses; they are
+    made anew by calling the class with those that it takes, so that defaults, validators and ``__post_init__`` hold on
+    the other side, too.
+
+    Attributes:
+        cls: the class, exactly: instances of its subclasses are none. Or where it is, as ``"module:Class"``, for a
+            module that is not to be imported before there is a value of it; then `encode` and `decode` are needed.
+        name: what stands on the wire and in logs, such as ``"shop.Cookie"``. It must not change when the class moves.
+        encode: returns what crosses for an instance: a typed value, in which large buffers stand as memoryviews.
+        decode: makes an instance of that. Where a memoryview was, there is one that cannot be written.
+
+    Raises:
+        DeclarationError: a field breaks a rule; the text names field, rule and value.
+
+    >>> import attrs
+    >>> @attrs.frozen
+    ... class Cookie:
+    ...     name: str
+    >>> ValueType(Cookie, "shop.Cookie").name
+    'shop.Cookie'
+    """
+
+    cls: type | str
+    name: str
+    encode: Callable[[Any], object] | None = None
+    decode: Callable[[Any], Any] | None = None
+
+    def __init__(
+        self,
+        cls: type | str,
+        name: str,
+        encode: Callable[[Any], object] | None = None,
+        decode: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if type(name) is not str or not _is_dotted(name):
+            raise DeclarationError("name", "must be identifiers with dots between them", name)
+        where = f"{name}."
+        if isinstance(cls, str):
+            module, _, path = cls.partition(":")
+            if not (_is_dotted(module) and _is_dotted(path)):
+                raise DeclarationError(where + "cls", "must be a class, or a text such as 'module:Class'", cls)
+        elif not isinstance(cls, type):
+            raise DeclarationError(where + "cls", "must be a class, or a text such as 'module:Class'", cls)
+        for field, function in (("encode", encode), ("decode", decode)):
+            if function is not None and not callable(function):
+                raise DeclarationError(where + field, "must be a function", function)
+        if (encode is None) != (decode is None):
+            raise DeclarationError(where + "decode", "must come together with encode", decode)
+        if encode is None and (isinstance(cls, str) or kind_of(cls) is None):
+            rule = "needs encode and decode, unless it is an attrs class, a dataclass, an enum or a named tuple"
+            raise DeclarationError(where + "cls", rule, cls)
+        self.__attrs_init__(cls, name, encode, decode)
+
+
+def kind_of(cls: type) -> str | None:
+    """Return as what instances of a class can cross without functions: ``enum``, ``tuple`` or ``fields``."""
+    if hasattr(cls, "__members__"):
+        return "enum"
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return "tuple"
+    return "fields" if "__attrs_attrs__" in vars(cls) or "__dataclass_fields__" in vars(cls) else None
+
+
+def _is_dotted(text: str) -> bool:
+    return len(text) <= _MAX_NAME and all(map(str.isidentifier, text.split(".")))
 
 
 # Rules for single fields

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 if TYPE_CHECKING:
-    from registry.declarations import SharedObject
+    from registry.declarations import SharedObject, ValueType
 
-__all__ = ["hookimpl", "hookspec", "registry_shared_objects"]
+__all__ = ["hookimpl", "hookspec", "registry_shared_objects", "registry_value_types"]
 
 #: The name that the markers share; hooks are prefixed with it.
 PROJECT: Final = "registry"
@@ -63,5 +63,41 @@ def registry_shared_objects() -> Iterable[SharedObject[Any]]:
     >>> @hookimpl
     ... def registry_shared_objects():
     ...     return [SharedObject("scores", dict)]
+    """
+    raise NotImplementedError("a specification is never called")
+
+
+@hookspec
+def registry_value_types() -> Iterable[ValueType]:
+    """Return the classes whose instances cross between processes as themselves.
+
+    When:
+        While the plugins are loaded, before the server listens and before a log is read. In a client when a value is
+        first met whose class, or whose name, is not known there.
+
+    Where:
+        In the process that hosts the objects, as `registry_shared_objects`, and in each client that names the plugin
+        in ``plugins=``, on whichever thread met the value. Clients scan no entry points: they ask the modules and files
+        that they name, and the first-party plugin for arrays.
+
+    How often:
+        Once in each of these processes for each time that plugins are loaded there. What it returns holds for the whole
+        process, since a class and its name belong together there; the function should only build records.
+
+    Returns:
+        An iterable of `ValueType` records, such as a list. Names must differ, and so must classes. The same record from
+        two plugins is no clash.
+
+    If it raises:
+        In a server the plugin is broken, as with `registry_shared_objects`; so is one that gives a name or a class
+        another meaning than a plugin before it. In a client it comes out of the call that met the value.
+
+    >>> from enum import Enum
+    >>> from registry import ValueType, hookimpl
+    >>> class Colour(Enum):
+    ...     RED = 1
+    >>> @hookimpl
+    ... def registry_value_types():
+    ...     return [ValueType(Colour, "shop.Colour")]
     """
     raise NotImplementedError("a specification is never called")

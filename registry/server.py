@@ -31,7 +31,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry import __version__, _addresses, _peers, _plugins
+from registry import __version__, _addresses, _peers, _plugins, _shelf
 from registry._addresses import Place
 from registry._attachments import Attachment, Client, Identity
 from registry._connection import Connection
@@ -119,6 +119,7 @@ class ManagerServer:
         self.log: Literal["memory", "process", "disk"] = log
         self._state = Path(state) if state is not None else None
         self._durability: Durability | None = None
+        self._shelf: _shelf.Shelf | None = None
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
@@ -176,6 +177,7 @@ class ManagerServer:
         except BaseException:
             self._release()
             raise
+        self._shelf = shelf = self._open_shelf()
         threads = ThreadedObjects(self._post)
         self.host = Host(
             self.plugins.declarations,
@@ -191,6 +193,7 @@ class ManagerServer:
                 life=life,
                 plugins=self.plugins.fingerprint(),
                 log=self.log,
+                files=shelf.path if shelf is not None else "",
             ),
             seed=os.urandom(32),
             now=self.now(),
@@ -204,6 +207,7 @@ class ManagerServer:
             warn=log.warning,
             engine=recovered.engine if recovered is not None else None,
             log=self._durability.log if self._durability is not None else None,
+            files=shelf,
         )
         threads.host = self.host
         self._threads = threads
@@ -398,6 +402,9 @@ class ManagerServer:
         durability, self._durability = self._durability, None
         if durability is not None:
             durability.release()
+        shelf, self._shelf = self._shelf, None
+        if shelf is not None:
+            shelf.close()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -406,6 +413,17 @@ class ManagerServer:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
+
+    def _open_shelf(self) -> _shelf.Shelf | None:
+        """Make the directory of large values, for clients that see it."""
+        shelf = _shelf.Shelf.open()
+        if shelf is not None and shelf.size < _shelf.SMALL_TMPFS:
+            log.warning(
+                "%s has %d MB: large values that find no room there go through the socket",
+                _shelf.ROOT,
+                shelf.size >> 20,
+            )
+        return shelf
 
     # -- the loop
 
@@ -529,7 +547,7 @@ class ManagerServer:
             outbox = attachment.outbox
             sink: Connection | None = attachment.sink
             if sink is not None and outbox:
-                sink.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+                sink.write_all(outbox)
             outbox.clear()
         dirty.clear()
         if not self._ticking and host.believes:
@@ -666,6 +684,9 @@ class ManagerServer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        if self._shelf is not None:
+            self._shelf.close_inherited()
+            self._shelf = None
         if self._durability is not None:
             self._durability.close_inherited()
             self._durability = None

@@ -21,6 +21,7 @@ CLIENT_PATH = (
     "registry._auth",
     "registry._addresses",
     "registry._peers",
+    "registry._shelf",
     "registry._transport",
     "registry._line",
     "registry._link",

@@ -26,7 +26,7 @@ code  value                   payload
 18    Ellipsis, NotImplemented  one byte, ``E`` or ``N``
 19    Fraction                [numerator, denominator]
 20    OrderedDict             [key, value, key, value, ...]
-32    declared object         reserved
+32    declared object         [name, what `ValueType.encode` has made of it]
 33    `Handle`                [address, typeid, name]
 34    `Grant`                 [number, abandoned, holder, since]
 35    `Carried`, typed        the encoding of the value, not looked at
@@ -34,12 +34,15 @@ code  value                   payload
 37    `OpaqueValue`           [kind, writer]
 38    `Owner`                 [session, number]
 39    exception               [public name, [argument, ...], traceback, [note, ...]], or without the last two
-40    out-of-band buffer      reserved
+40    buffer, outside         [which of those outside of the skeleton, see `_bulk`]
 41    state of the engine     a value that only ``incoming`` can read
 42    `Caller`                [host, pid, command, thread, label]
 43    list, all of it 35      array of the encodings, as bytes
 44    dict, all values 35     [[key, ...], [encoding, ...]], the encodings as bytes
 45    pairs, all second 35    the same, of a list of tuples of two
+46    buffer                  its bytes
+47    `Carried`, beside       [which of the parts beside the encoding], with domain and kind of a pickle
+48    value with buffers      see `_bulk`; only as the whole of a carried value
 ====  ======================  =====================================================
 
 A zone is nil, the key of a ``ZoneInfo``, or [days, seconds, microseconds, name or nil] of a ``timezone``; the
@@ -64,11 +67,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from .._leaves import Carried, pack_scalar
+from .._leaves import Carried, Parts, pack_scalar
+from ..errors import NotShareable
 from . import _exceptions
 from ._base import LIMIT, SCALARS, CodecError
-from ._read import EXTENSION, SIMPLE, Reader, read, read_plain, read_row
-from ._write import CarriedDict, Writer, pack, packed
+from ._bulk import BESIDE, OUTSIDE, Pieces, is_blob, split
+from ._read import EXTENSION, SIMPLE, Reader, read, read_inside, read_plain, read_row
+from ._values import add_source, declare
+from ._write import CarriedDict, Refused, Writer, assembled, carried, is_large, pack, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,18 +83,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIMIT",
+    "OUTSIDE",
     "CodecError",
+    "Parts",
+    "Pieces",
+    "add_source",
     "canonical",
     "carry",
     "carry_dict",
+    "carry_in_pieces",
+    "carry_pickle",
     "crosses",
+    "declare",
     "decode",
     "decode_arguments",
     "decode_carried",
     "decode_row",
     "encode",
     "encode_arguments",
+    "encode_call",
     "encode_exception",
+    "encode_result",
+    "split_pickle",
 ]
 
 _encode = msgspec.msgpack.encode
@@ -136,7 +152,31 @@ def carry(value: object, outgoing: Outgoing | None = None) -> Carried:
         return value
     if type(value) in SCALARS:
         return Carried(pack_scalar(value))
-    return Carried(pack(Writer(outgoing, lossless=True), value))
+    made = carry_in_pieces(value, outgoing)
+    return made if isinstance(made.data, (bytes, memoryview)) else Carried(bytes(made.data))
+
+
+def carry_in_pieces(value: object, outgoing: Outgoing | None = None) -> Carried:
+    """As `carry`, but leave what is large in pieces, for `encode_arguments`."""
+    try:
+        return value if type(value) is Carried else carried(value, outgoing)
+    except Refused as refused:
+        refused.path.append("value")
+        raise NotShareable(str(refused), refused.reason) from None
+
+
+def carry_pickle(pickled: bytes, buffers: list[memoryview], domain: str, kind: str) -> Carried:
+    """Make a carried value of a pickle, and of the buffers that it leaves out."""
+    return Carried(assembled(pickled, buffers), domain, kind)
+
+
+def split_pickle(opaque: Carried) -> tuple[Buffer, list[memoryview]]:
+    """Undo `carry_pickle`; the buffers cannot be written.
+
+    Raises:
+        CodecError: the bytes are damaged.
+    """
+    return split(opaque.data) if is_blob(opaque.data) else (opaque.data, [])
 
 
 def carry_dict(mapping: Mapping[Any, object], one: Callable[[object], Carried]) -> object:
@@ -147,7 +187,8 @@ def carry_dict(mapping: Mapping[Any, object], one: Callable[[object], Carried]) 
         one: what carries a value that is no bare scalar.
     """
     values = mapping.values()
-    if mapping and SCALARS.issuperset(map(type, values)):
+    kinds = set(map(type, values))
+    if mapping and kinds <= SCALARS and not (bytes in kinds and any(map(is_large, values))):
         try:
             return CarriedDict(list(mapping), list(map(_encode, values)))
         except (OverflowError, UnicodeEncodeError):
@@ -174,18 +215,53 @@ def encode_arguments(
     Raises:
         NotShareable: something in an argument cannot cross; the error names the argument and the place in it.
     """
+    return packed(Writer(outgoing), lambda writer: writer.call(args, kwargs, carried or {}, opaque))
+
+
+def encode_call(
+    args: Iterable[object],
+    kwargs: Mapping[str, object],
+    carried: Mapping[str, int] | None = None,
+    outgoing: Outgoing | None = None,
+    opaque: Callable[[object], Carried] | None = None,
+) -> bytes | Parts:
+    """Encode the arguments of a call, as `encode_arguments` does; large carried values go beside them, uncopied."""
     if not kwargs and type(args) is tuple and SCALARS.issuperset(map(type, args)):
         try:
             if not carried:
                 return _encode((args, kwargs))
-            row: list[object] = list(args)
+            row: list[Any] = list(args)
             for position in carried.values():
                 if 0 <= position < len(row):
-                    row[position] = Ext(35, pack_scalar(row[position]))
-            return _encode((row, kwargs))
+                    value = row[position]
+                    if type(value) is bytes and len(value) >= BESIDE:
+                        break
+                    row[position] = Ext(35, pack_scalar(value))
+            else:
+                return _encode((row, kwargs))
         except (OverflowError, UnicodeEncodeError):
             pass  # the long way has room for them
-    return packed(Writer(outgoing), lambda writer: writer.call(args, kwargs, carried or {}, opaque))
+    writer = Writer(outgoing)
+    parts: list[Any] = []
+    writer.beside = parts
+    head = packed(writer, lambda writer: writer.call(args, kwargs, carried or {}, opaque))
+    return _with(head, parts)
+
+
+def encode_result(value: object, *, traceless: bool = False) -> bytes | Parts:
+    """Encode what a method returned, as `encode` does, or as `canonical`; large carried values go beside it."""
+    if type(value) in SCALARS:
+        return pack_scalar(value)
+    if type(value) is Carried and not value.domain and len(value.data) < BESIDE:
+        return _encode(Ext(35, value.data))
+    writer = Writer(None, traceless=traceless)
+    parts: list[Any] = []
+    writer.beside = parts
+    return _with(pack(writer, value), parts)
+
+
+def _with(head: bytes, parts: list[Any]) -> bytes | Parts:
+    return Parts(head, tuple(parts)) if parts else head
 
 
 def encode_exception(error: BaseException, traceback: str = "") -> bytes:
@@ -207,7 +283,7 @@ def crosses(error: BaseException) -> bool:
     return _exceptions.public_name(type(error)) is not None
 
 
-def decode(data: Buffer, *, incoming: Incoming | None = None, rows: Rows | None = None) -> Any:
+def decode(data: Buffer | Parts, *, incoming: Incoming | None = None, rows: Rows | None = None) -> Any:
     """Decode what `encode`, `canonical` or `encode_exception` made.
 
     Args:
@@ -220,6 +296,10 @@ def decode(data: Buffer, *, incoming: Incoming | None = None, rows: Rows | None 
     Raises:
         CodecError: the bytes are no value, or lie too deep.
     """
+    if isinstance(data, Parts):
+        reader = Reader(incoming, rows=rows)
+        reader.buffers = data.buffers
+        return read(data.head, reader)
     if data:
         first = data[0]
         if SIMPLE[first]:
@@ -233,13 +313,16 @@ def decode(data: Buffer, *, incoming: Incoming | None = None, rows: Rows | None 
 
 
 def decode_arguments(
-    data: Buffer, *, incoming: Incoming | None = None, rows: Rows | None = None
+    data: Buffer | Parts, *, incoming: Incoming | None = None, rows: Rows | None = None
 ) -> tuple[list[Any], dict[str, Any]]:
     """Decode what `encode_arguments` made.
 
     Raises:
         CodecError: the bytes are no arguments.
     """
+    reader = Reader(incoming, rows=rows)
+    if isinstance(data, Parts):
+        reader.buffers, data = data.buffers, data.head
     value = read_plain(data)
     if type(value) is list and len(value) == 2 and value[1] == {} and type(value[0]) is list:
         # Scalars, and scalars that are carried, need no second look.
@@ -253,7 +336,7 @@ def decode_arguments(
                     row[place] = leaf if incoming is None else incoming(leaf)
             else:
                 return row, {}
-    value = read(data, Reader(incoming, rows=rows))
+    value = read(data, reader)
     if type(value) is list and len(value) == 2:
         args, kwargs = value
         if type(args) is list and type(kwargs) is dict and all(type(name) is str for name in kwargs):
@@ -275,7 +358,7 @@ def decode_carried(carried: Carried, incoming: Incoming | None = None) -> Any:
     data = carried.data
     if data and SIMPLE[data[0]]:
         return read_plain(data)
-    return read(data, Reader(incoming, inside=True))
+    return read_inside(data, incoming)
 
 
 def decode_row(encodings: Sequence[Buffer], incoming: Incoming | None = None) -> list[Any]:

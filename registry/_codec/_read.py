@@ -24,8 +24,10 @@ from .._leaves import (
     Owner,
     scalar_of_extension,
 )
-from . import _exceptions
+from ..errors import NotShareable
+from . import _exceptions, _values
 from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, CodecError, is_misfit
+from ._bulk import is_blob, split
 
 if TYPE_CHECKING:
     import datetime
@@ -84,8 +86,16 @@ def read_row(encodings: Sequence[Buffer], incoming: Incoming | None) -> list[Any
     if not SCALARS.issuperset(map(type, values)):
         for place, value in enumerate(values):
             if type(value) not in SCALARS:
-                values[place] = read(encodings[place], Reader(incoming, inside=True))
+                values[place] = read_inside(encodings[place], incoming)
     return values
+
+
+def read_inside(data: Buffer, incoming: Incoming | None) -> Any:
+    """Decode the inside of a typed carried value."""
+    reader = Reader(incoming, inside=True)
+    if is_blob(data):
+        data, reader.buffers = split(data)
+    return read(data, reader)
 
 
 class _Pending:
@@ -116,13 +126,15 @@ class Reader:
         incoming: what is asked for leaves.
         rows: what is asked for rows of typed carried values.
         inside: whether this is the inside of a carried value, where there is no other one.
+        buffers: what stands beside the encoding.
         pending: whether there is a container to finish.
         failure: what `incoming` raised, which is not ours to translate.
     """
 
-    __slots__ = ("failure", "incoming", "inside", "pending", "rows")
+    __slots__ = ("buffers", "failure", "incoming", "inside", "pending", "rows")
 
     def __init__(self, incoming: Incoming | None, *, inside: bool = False, rows: Rows | None = None) -> None:
+        self.buffers: Sequence[Buffer] = ()
         self.incoming = incoming
         self.rows = rows
         self.inside = inside
@@ -242,6 +254,8 @@ _UNREADY = _UNFINISHED | {_Finished}
 _three_ints = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _encodings = msgspec.msgpack.Decoder(list[bytes]).decode
 _columns = msgspec.msgpack.Decoder(tuple[msgspec.Raw, list[bytes]]).decode
+_place = msgspec.msgpack.Decoder(tuple[int]).decode
+_place_and_texts = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 _two_ints = msgspec.msgpack.Decoder(tuple[int, int]).decode
 _two_floats = msgspec.msgpack.Decoder(tuple[float, float]).decode
 _two_texts = msgspec.msgpack.Decoder(tuple[str, str]).decode
@@ -343,6 +357,25 @@ def _read_pickled(reader: Reader, data: memoryview) -> object:
     return reader.offer(Carried(pickled, domain, kind))
 
 
+def _read_beside(reader: Reader, data: memoryview) -> object:
+    if reader.inside:
+        _refuse_inside()
+    place, domain, kind = (*_place(data), "", "") if len(data) < 8 and data[0] == 0x91 else _place_and_texts(data)
+    if kind and not domain:
+        raise CodecError("an opaque value needs the domain that can read it")
+    return reader.offer(Carried(_buffer(reader, place), domain, kind))  # type: ignore[arg-type]
+
+
+def _read_outside(reader: Reader, data: memoryview) -> object:
+    return memoryview(_buffer(reader, *_place(data))).toreadonly()
+
+
+def _buffer(reader: Reader, place: int) -> Buffer:
+    if not 0 <= place < len(reader.buffers):
+        raise CodecError("a part of this value is missing")
+    return reader.buffers[place]
+
+
 def _refuse_inside() -> NoReturn:
     raise CodecError("a carried value has another one in it")
 
@@ -377,6 +410,9 @@ _LEAVES: dict[int, Callable[[Reader, memoryview], object]] = {
     36: _read_pickled,
     37: _read_opaque,
     38: _read_owner,
+    40: _read_outside,
+    46: lambda reader, data: memoryview(bytes(data)),  # where memory begins as arrays should
+    47: _read_beside,
     42: _read_caller,
 }
 
@@ -429,6 +465,17 @@ def _make_exception(reader: Reader, parts: list[Any]) -> object:
     return _exceptions.rebuild(name, args, traceback, notes)
 
 
+def _make_declared(reader: Reader, parts: list[Any]) -> object:
+    name, payload = parts
+    if type(name) is not str:
+        raise CodecError("a declared object has a name")
+    try:
+        return _values.put_together(name, payload)
+    except NotShareable as error:
+        reader.failure = error
+        raise
+
+
 _CONTAINERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     1: lambda reader, items: tuple(items),
     2: lambda reader, items: set(items),
@@ -439,6 +486,7 @@ _CONTAINERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     17: _make_slice,
     19: _make_fraction,
     20: lambda reader, items: OrderedDict(_pairs(items)),
+    32: _make_declared,
     39: _make_exception,
     _STATE: _make_state,
 }

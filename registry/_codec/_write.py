@@ -11,8 +11,9 @@ from msgspec.msgpack import Ext
 from .._leaves import Caller, Carried, Grant, Handle, OpaqueValue, Owner, pack_scalar, scalar_extension
 from .._snapshots import FrozenDict, FrozenList, FrozenSet
 from ..errors import NotShareable
-from . import _exceptions
+from . import _exceptions, _values
 from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, is_loaded, qualified
+from ._bulk import BESIDE, OUTSIDE, Pieces, blob
 
 if TYPE_CHECKING:
     import datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from ..declarations import ValueType
     from ._base import Outgoing
 
 _encode = msgspec.msgpack.encode
@@ -101,20 +103,29 @@ class Writer:
         outgoing: what is asked for objects of unknown classes.
         traceless: whether exceptions go without their traces.
         lossless: whether what would come back as something else is refused.
+        declared: whether this is the inside of a declared object, where buffers are.
         plain: the scalars that need no look.
+        beside: where large carried values are put that go beside the encoding; None puts them into it.
+        outside: where buffers are put that go outside of the skeleton; None puts them into it.
     """
 
-    __slots__ = ("lossless", "outgoing", "plain", "traceless")
+    __slots__ = ("beside", "declared", "lossless", "outgoing", "outside", "plain", "traceless")
 
     def __init__(self, outgoing: Outgoing | None, *, traceless: bool = False, lossless: bool = False) -> None:
         self.outgoing = outgoing
+        self.declared = False
+        self.beside: list[Any] | None = None
+        self.outside: list[memoryview] | None = None
         self.traceless = traceless
         self.lossless = lossless
         self.plain: frozenset[type] = SCALARS
 
     def exact(self) -> None:
-        """Look at every int and str from now on."""
+        """Begin again, and look at every int and str from now on."""
         self.plain = _SAFE
+        for parts in (self.beside, self.outside):
+            if parts:
+                parts.clear()
 
     def tree(self, value: Any, depth: int) -> Any:
         """Return what msgspec is to write for a value."""
@@ -199,16 +210,15 @@ class Writer:
 
     def carried(self, value: object, opaque: Callable[[object], Carried] | None) -> object:
         """Write a value that the server is not to decode."""
-        if type(value) in SCALARS:
+        if type(value) in SCALARS and (self.beside is None or not is_large(value)):
             return Ext(35, pack_scalar(value))
         if type(value) is not Carried:
-            inner = Writer(self.outgoing, lossless=True)
             try:
-                return Ext(35, _bytes_of(inner, lambda writer: writer.tree(value, 0)))
+                value = carried(value, self.outgoing)
             except Refused:
                 if opaque is None:
                     raise
-            value = opaque(value)
+                value = opaque(value)
         return _write_carried(self, value, 2)
 
     def exception(self, error: BaseException, traceback: str, depth: int) -> Ext:
@@ -231,6 +241,30 @@ class Writer:
         if (traceback or notes) and not self.traceless:
             payload += [*self.row(traceback), self.row(*notes)]
         return Ext(39, _encode(payload))
+
+
+def is_large(value: object) -> bool:
+    """Tell whether a scalar is worth going beside the encoding."""
+    return type(value) is bytes and len(value) >= BESIDE
+
+
+def carried(value: object, outgoing: Outgoing | None) -> Carried:
+    """Encode a value to be carried; what is large is left in pieces."""
+    if is_large(value):
+        # What msgpack begins bytes with that have four bytes of length.
+        return Carried(Pieces((b"\xc6" + len(value).to_bytes(4, "big"), value)))  # type: ignore[arg-type]
+    writer = Writer(outgoing, lossless=True)
+    writer.outside = []
+    skeleton = _bytes_of(writer, lambda writer: writer.tree(value, 0))
+    return Carried(assembled(skeleton, writer.outside))
+
+
+def assembled(skeleton: bytes, buffers: list[memoryview]) -> Any:
+    """Return a carried value's data; in pieces if that saves the copying of much."""
+    if not buffers:
+        return skeleton
+    pieces = blob(skeleton, buffers)
+    return pieces if len(pieces) >= BESIDE else bytes(pieces)
 
 
 def _is_bare(key: object) -> bool:
@@ -262,9 +296,9 @@ def _why_not(value: object) -> str:
     if isinstance(value, Carried):
         return "it is carried already, and cannot be part of a carried value"
     if hasattr(cls, "_fields") and isinstance(value, tuple):
-        return "a named tuple would lose its names: pass v._asdict() or tuple(v)"
+        return "a named tuple would lose its names: pass v._asdict() or tuple(v), or declare it as a ValueType"
     if hasattr(cls, "__members__"):
-        return "an enum's member would lose its class: pass v.value"
+        return "an enum's member would lose its class: pass v.value, or declare it as a ValueType"
     for base in (bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset):
         if isinstance(value, base):
             return f"a subclass of {base.__name__} would lose its class: pass {base.__name__}(v)"
@@ -277,8 +311,8 @@ def _why_not(value: object) -> str:
     if hasattr(cls, "__next__"):
         return "it can be read only here: pass list(v)"
     return (
-        "the other side does not know its class: make it a dict, "
-        "or declare the class as a SharedObject and share the object itself"
+        "the other side does not know its class: make it a dict, or declare the class as a ValueType in a plugin "
+        "that both sides name, or as a SharedObject to share the object itself"
     )
 
 
@@ -293,7 +327,7 @@ def _encodings(writer: Writer, values: Collection[Any]) -> list[object] | None:
     """Return the bytes of a row, if the values are one."""
     if values and _CARRIED.issuperset(map(type, values)) and not writer.lossless:
         data = [item.data for item in values if not item.domain]
-        if len(data) == len(values):
+        if len(data) == len(values) and (writer.beside is None or max(map(len, data)) < BESIDE):
             return data
     return None
 
@@ -426,9 +460,14 @@ def _write_grant(writer: Writer, value: Grant, depth: int) -> object:
 def _write_carried(writer: Writer, value: Carried, depth: int) -> object:
     if writer.lossless:
         raise Refused(value, _why_not(value))
+    data = value.data
+    if writer.beside is not None and len(data) >= BESIDE:
+        writer.beside.append(data)
+        place = len(writer.beside) - 1
+        return Ext(47, _encode((place, value.domain, value.kind) if value.domain else (place,)))
     if not value.domain:
-        return Ext(35, value.data)
-    return Ext(36, _encode((value.domain, value.kind, value.data)))
+        return Ext(35, data)
+    return Ext(36, _encode((value.domain, value.kind, data)))
 
 
 def _write_opaque(writer: Writer, value: OpaqueValue, depth: int) -> object:
@@ -466,8 +505,43 @@ def _write_other(writer: Writer, value: object, depth: int) -> object:
     raise Refused(value, _why_not(value))
 
 
+def _write_declared(record: ValueType) -> _Write:
+    def write(writer: Writer, value: object, depth: int) -> object:
+        if depth >= LIMIT:
+            raise Refused(value, f"it lies deeper than {LIMIT} levels, or contains itself")
+        try:
+            payload = _values.taken_apart(record, value)
+        except (ImportError, TypeError, ValueError) as error:
+            raise Refused(value, str(error)) from None
+        before, writer.declared = writer.declared, True
+        try:
+            return Ext(32, _encode((record.name, writer.tree(payload, depth + 1))))
+        except Refused as refused:
+            refused.path.append(f"<{record.name}>")
+            raise
+        finally:
+            writer.declared = before
+
+    return write
+
+
+def _write_buffer(writer: Writer, value: memoryview, depth: int) -> object:
+    if not writer.declared:
+        raise Refused(value, _why_not(value))
+    if not value.c_contiguous:
+        raise Refused(value, "the memory that it is a view of must be in one piece")
+    raw = value.cast("B") if value.nbytes else memoryview(b"")
+    if writer.outside is None or len(raw) < OUTSIDE:
+        return Ext(46, raw)
+    writer.outside.append(raw)
+    return Ext(40, _encode((len(writer.outside) - 1,)))
+
+
 def _late_writer(cls: type) -> _Write:
     """Return the writer of a class that this module does not import, or None."""
+    record = _values.of_class(cls)
+    if record is not None:
+        return _write_declared(record)
     if issubclass(cls, BaseException):
         return _write_exception if _exceptions.public_name(cls) is not None else None
     module, name = cls.__module__, cls.__name__
@@ -493,6 +567,7 @@ _WRITERS: dict[type, _Write] = {
     tuple: _write_tuple,
     frozenset: _write_frozenset,
     bytearray: _write_bytearray,
+    memoryview: _write_buffer,
     complex: _write_complex,
     deque: _write_deque,
     range: _write_span(16),

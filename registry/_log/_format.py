@@ -201,7 +201,9 @@ def digest(outputs: list[Output]) -> int:
         body = output.body
         if output.kind == Kind.ERROR:
             body = type(_codec.decode(body)).__qualname__.encode()
-        found = zlib.crc32(body, zlib.crc32(b"%d %d %d " % (output.session, output.seq, output.kind), found))
+        found = zlib.crc32(b"%d %d %d " % (output.session, output.seq, output.kind), found)
+        for part in (body.head, *body.buffers) if isinstance(body, _codec.Parts) else (body,):
+            found = zlib.crc32(part, found)
     return found
 
 
@@ -335,7 +337,7 @@ class Names:
             typeid=typeid,
             name=name,
             method=method,
-            arguments=arguments,
+            arguments=arguments if type(arguments) is bytes else _codec.Parts(arguments[0], tuple(arguments[1])),
             received=received,
             above=tuple(map(tuple, above)),
             grants=tuple(map(tuple, grants)),

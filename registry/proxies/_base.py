@@ -125,9 +125,7 @@ class Remote:
         frame = link.call(
             self._handle if at is not None and at[0] is link and at[1] is link.key else self._handle_of(link),
             method,
-            _codec.encode_arguments(
-                args, kwargs or NO_NAMES, carried, _outgoing, self._opaque if link.same_user else None
-            ),
+            _codec.encode_call(args, kwargs or NO_NAMES, carried, _outgoing, self._opaque if link.same_user else None),
             about=self,
             readonly=readonly,
             waiting=waiting,
@@ -147,7 +145,10 @@ class Remote:
         link = self.home.link()
         _, _, carried = self._verbs.get(method) or self._verb(method)
         opaque = self._opaque if link.same_user else None
-        arguments = _codec.encode_arguments(args, NO_NAMES, carried, _outgoing, opaque)
+        arguments = _codec.encode_call(args, NO_NAMES, carried, _outgoing, opaque)
+        if isinstance(arguments, _codec.Parts):
+            # It may be sent when its caller is gone, and perhaps has changed what it gave.
+            arguments = _codec.Parts(arguments.head, tuple(map(bytes, arguments.buffers)))
         return link.prepare(self._handle_of(link), method, arguments, about=self, timeout=self.home.timeout)
 
     def give_back(self, slot: Pending, session: bytes, mark: Mark) -> bool:
@@ -169,15 +170,29 @@ class Remote:
     def _opaque(self, value: object) -> Carried:
         """Pickle a carried value that has no typed form; only processes of this user on this host get it back."""
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        buffers: list[memoryview] = []
+
+        def keep(buffer: pickle.PickleBuffer) -> bool:
+            """Leave a large buffer out of the pickle; tell whether it stays in."""
+            try:
+                raw = buffer.raw()
+            except BufferError:  # it is not in one piece
+                return True
+            if len(raw) < _codec.OUTSIDE:
+                return True
+            buffers.append(raw)
+            return False
+
         try:
-            return Carried(pickle.dumps(value, protocol=5), self.home.domain, kind)
+            pickled = pickle.dumps(value, protocol=5, buffer_callback=keep)
+            return _codec.carry_pickle(pickled, buffers, self.home.domain, kind)
         except Exception as error:
             raise NotShareable(f"a {kind}", f"it has no typed form and cannot be pickled: {error}") from error
 
     def carry(self, value: object) -> Carried:
         """Encode a value as a parameter declared *carried* would."""
         try:
-            return _codec.carry(value, _outgoing)
+            return _codec.carry_in_pieces(value, _outgoing)
         except NotShareable:
             if not self.home.link().same_user:
                 raise
@@ -195,7 +210,8 @@ class Remote:
             if leaf.domain != self.home.domain or not self.home.link().same_user:
                 return OpaqueValue(leaf.kind, leaf.domain)
             # Written by a process of this user on this host, as the server's stamp says; it never was another's.
-            return pickle.loads(leaf.data)
+            pickled, buffers = _codec.split_pickle(leaf)
+            return pickle.loads(pickled, buffers=buffers)
         if kind is Handle:
             return self.home.revive(leaf)
         return leaf

@@ -31,7 +31,7 @@ from registry._events import (
     SessionEnded,
     Suspended,
 )
-from registry._leaves import Carried
+from registry._leaves import Carried, Parts
 from registry._objects import Hosted, state_leaf
 from registry._wire import Kind
 from registry.declarations import SharedObject
@@ -408,10 +408,10 @@ def readable(data: bytes) -> str:
     return f"{type(value).__name__} {value}" if isinstance(value, BaseException) else short(value)
 
 
-def _comparable(body: bytes, hosted: Hosted | None) -> bytes:
+def _comparable(body: bytes | Parts, hosted: Hosted | None) -> bytes:
     """Return a reply without what may differ: where it was raised, and the order of a set."""
     if not body:
-        return body
+        return b""
     value = _codec.decode(body)
     if isinstance(value, RemoteError):
         value = RemoteError(value.call, value.type_name, value.message)
