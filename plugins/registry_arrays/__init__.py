@@ -43,6 +43,8 @@ def _array_in(parts: list[Any]) -> Any:
     dtype = np.lib.format.descr_to_dtype(described)
     if dtype.hasobject:
         raise ValueError("an array of Python objects cannot be read from memory")
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"{shape} is no shape of an array")
     return np.ndarray(tuple(shape), dtype, memory, order=order)
 
 
@@ -64,6 +66,8 @@ def _table_in(memory: Any) -> Any:
 def _frame_out(frame: Any) -> memoryview:
     import pyarrow as pa
 
+    if frame.columns.inferred_type.startswith("mixed"):
+        raise TypeError("its columns have names of several types, which Arrow would make texts")
     return _table_out(pa.Table.from_pandas(frame))
 
 
