@@ -191,6 +191,11 @@ class Client:
         self.slow: dict[int, Output | None] = {}
         self.late: set[int] = set()
 
+    def unpin(self) -> None:
+        """Let go of the files of replies that it has."""
+        pins = self.pins.items()
+        self.pins = {seq: body for seq, body in pins if seq > self.received and seq not in self.above}
+
 
 def frames_of(attachment: Attachment, output: Output, body: Parts, files: Files | None) -> list[_wire.Buffer]:
     """Return the frames of a reply with large values; to those who see the files it names what lies in them."""

@@ -495,6 +495,8 @@ class Host:
             self._acknowledge(client, frame.received, above)
         elif frame.received > client.received:
             client.received = frame.received
+            if client.pins:
+                client.unpin()
         self.submit(
             client,
             target,
@@ -530,9 +532,7 @@ class Host:
         client.received = max(client.received, received)
         client.above.discard_through(client.received)
         if client.pins:
-            client.pins = {
-                seq: body for seq, body in client.pins.items() if seq > client.received and seq not in client.above
-            }
+            client.unpin()
 
     def _define(self, client: Client, handle: int, typeid: str, name: str, definition: bytes) -> Target:
         known = client.handles.get(handle)
