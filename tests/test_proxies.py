@@ -247,6 +247,25 @@ def test_update_takes_what_dict_takes(shared: ManagerClient) -> None:
     assert two == {"a": 1, "b": 2, "c": 3, "o": 5, "d": Point(4)}
 
 
+def test_many_at_once(shared: ManagerClient) -> None:
+    """Many keys, and many items, in one call each; values that only pickle knows and large ones among them."""
+    prices, jobs = shared.dict("prices"), shared.queue("jobs")
+    values = {"a": 1, "b": Point(2), "c": b"c" * 100_000, 4: [5]}
+    prices.update(values)
+    assert prices.get_many(["c", "nowhere", "a", 4, "b"]) == values
+    with pytest.raises(SnapshotError):
+        prices.get_many(["a"])["a"] = 2
+    jobs.put_many(values.values())
+    jobs.put_many(n for n in range(3))
+    jobs.put_many([])
+    assert jobs.get_many(5) == [*values.values(), 0]
+    assert jobs.get_many(5, False) == [1, 2]
+    with pytest.raises(queue.Empty):
+        jobs.get_many(5, timeout=0)
+    jobs.put_many(["x" * 10, 1 << 70, "\ud800"])
+    assert jobs.get_many(3) == ["x" * 10, 1 << 70, "\ud800"]
+
+
 def test_what_is_read_is_a_copy_that_cannot_be_changed(shared: ManagerClient) -> None:
     """A change to a read is refused with its place and the two cures; `copy` and json work."""
     prices = shared.dict("prices")

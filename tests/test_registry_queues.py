@@ -23,11 +23,50 @@ def driver(maxsize: int = 0) -> Driver:
     return room
 
 
+def test_put_many_waits_for_room_for_all() -> None:
+    """All the items go in at once, and whoever comes later waits behind; one that gives up lets the next in."""
+    room = driver(3)
+    one, two, three = room.client(), room.client(), room.client()
+    one.call(Q, "put_many", [1, 2])
+    many = one.send(Q, "put_many", [3, 4], True, 2.0)
+    later = two.send(Q, "put", 5)
+    with pytest.raises(queue.Full):
+        three.call(Q, "put", 6, False)
+    assert many.waits and later.waits
+    room.advance(2.5)
+    assert many.outcome() is queue.Full
+    assert later.result() is None
+    assert three.call(Q, "get_many", 10) == [1, 2, 5]
+    with pytest.raises(ValueError, match="4 items at once never fit into a queue of 3; put them in parts"):
+        one.call(Q, "put_many", [1, 2, 3, 4])
+    for wrong in (0, -1, True, 1.5):
+        with pytest.raises(ValueError, match="n must be an int of at least 1"):
+            one.call(Q, "get_many", wrong)
+    assert one.call(Q, "qsize") == 0
+
+
+def test_get_many_takes_what_comes_together() -> None:
+    """Who waits for several gets what is put at once, up to that number; what never arrives goes back in order."""
+    room = driver()
+    one, two = room.client(), room.client()
+    first = one.send(Q, "get_many", 2)
+    second = one.send(Q, "get_many", 5)
+    two.call(Q, "put_many", [1, 2, 3])
+    assert first.result() == [1, 2]
+    assert second.result() == [3]
+    one.deaf = True
+    third = one.send(Q, "get_many", 2)
+    two.call(Q, "put_many", [4, 5, 6])
+    assert third.result() == [4, 5]
+    one.end()
+    assert two.call(Q, "get_many", 9) == [4, 5, 6]
+
+
 def test_declarations() -> None:
     """The plugin's hook declares `queue`, whose items are only carried."""
     assert [record.typeid for record in registry_shared_objects()] == ["queue"]
     assert QUEUE.interface.carried == {"put": {"item": 0}, "put_nowait": {"item": 0}}
-    assert QUEUE.interface.waiting == ("claim", "get", "put")
+    assert QUEUE.interface.waiting == ("claim", "get", "get_many", "put", "put_many")
 
 
 @pytest.mark.parametrize("item", [None, 0, "x", [1, {"a": (2, 3)}], {1, 2}, 1 << 80])
@@ -434,8 +473,9 @@ class Traffic(RuleBasedStateMachine):
         self.clients = [self.room.client() for _ in range(3)]
         self.items: list[int] = []
         self.getters: list[tuple[Ticket, int, float | None]] = []
-        self.putters: list[tuple[Ticket, int, float | None, int]] = []
-        self.taken: list[tuple[Ticket, int, int]] = []  # tickets, clients, items: what may still be taken back
+        self.putters: list[tuple[Ticket, int, float | None, list[int]]] = []
+        self.wanted: dict[Ticket, int] = {}
+        self.taken: list[tuple[Ticket, int, Any]] = []  # tickets, clients, items: what may still be taken back
         self.count = 0
 
     def full(self) -> bool:
@@ -444,14 +484,26 @@ class Traffic(RuleBasedStateMachine):
     def deadline(self, timeout: float | None) -> float | None:
         return None if timeout is None else self.room.now + timeout
 
-    def hand(self, item: int, where: int) -> None:
-        """Give an item to the first getter, or put it at a place of the list."""
-        if self.getters:
+    def fits(self, count: int) -> bool:
+        return self.maxsize <= 0 or len(self.items) + count <= self.maxsize
+
+    def hand(self, items: list[int], where: int) -> None:
+        """Put items at a place of the list, and give what is there to those who wait."""
+        self.items[where:where] = items
+        while self.items and self.getters:
             ticket, client, _ = self.getters.pop(0)
-            assert ticket.result() == item
-            self.taken.append((ticket, client, item))
-        else:
-            self.items.insert(where, item)
+            n = self.wanted.get(ticket)
+            got: Any = self.items[: n or 1]
+            del self.items[: n or 1]
+            got = got if n else got[0]
+            assert ticket.result() == got
+            self.taken.append((ticket, client, got))
+
+    def let_put(self) -> None:
+        while self.putters and self.fits(len(self.putters[0][3])):
+            put, _, _, offered = self.putters.pop(0)
+            assert put.result() is None
+            self.hand(offered, len(self.items))
 
     @rule(
         client=st.integers(0, 2),
@@ -467,13 +519,53 @@ class Traffic(RuleBasedStateMachine):
             ticket = self.clients[client].send(Q, "put_nowait", item)
         else:
             ticket = self.clients[client].send(Q, "put", item, block, timeout)
-        if not self.full():
-            self.hand(item, len(self.items))
+        self.expect_put(ticket, client, block, timeout, [item])
+
+    def expect_put(self, ticket: Ticket, client: int, block: bool, timeout: float | None, items: list[int]) -> None:
+        if not self.putters and self.fits(len(items)):
+            self.hand(items, len(self.items))
             assert ticket.result() is None
         elif not block or timeout == 0:
             assert ticket.outcome() is queue.Full
         else:
-            self.putters.append((ticket, client, self.deadline(timeout), item))
+            self.putters.append((ticket, client, self.deadline(timeout), items))
+
+    @rule(
+        client=st.integers(0, 2),
+        block=st.booleans(),
+        timeout=st.sampled_from([None, 0, 1.0, 2.5]),
+        count=st.integers(0, 3),
+    )
+    def put_many(self, client: int, block: bool, timeout: float | None, count: int) -> None:
+        items = [self.count + n + 1 for n in range(count)]
+        self.count += count
+        ticket = self.clients[client].send(Q, "put_many", items, block, timeout)
+        if 0 < self.maxsize < count:
+            assert ticket.outcome() is ValueError
+        elif not count:
+            assert ticket.result() is None
+        else:
+            self.expect_put(ticket, client, block, timeout, items)
+
+    @rule(
+        client=st.integers(0, 2),
+        n=st.integers(1, 3),
+        block=st.booleans(),
+        timeout=st.sampled_from([None, 0, 1.0, 2.5]),
+    )
+    def get_many(self, client: int, n: int, block: bool, timeout: float | None) -> None:
+        ticket = self.clients[client].send(Q, "get_many", n, block, timeout)
+        if self.items:
+            got = self.items[:n]
+            del self.items[:n]
+            assert ticket.result() == got
+            self.taken.append((ticket, client, got))
+            self.let_put()
+        elif not block or timeout == 0:
+            assert ticket.outcome() is queue.Empty
+        else:
+            self.wanted[ticket] = n
+            self.getters.append((ticket, client, self.deadline(timeout)))
 
     @rule(client=st.integers(0, 2), block=st.booleans(), timeout=st.sampled_from([None, 0, 1.0, 2.5]))
     def get(self, client: int, block: bool, timeout: float | None) -> None:
@@ -482,10 +574,7 @@ class Traffic(RuleBasedStateMachine):
             item = self.items.pop(0)
             assert ticket.result() == item
             self.taken.append((ticket, client, item))
-            while self.putters and not self.full():
-                put, _, _, offered = self.putters.pop(0)
-                assert put.result() is None
-                self.hand(offered, len(self.items))
+            self.let_put()
         elif not block or timeout == 0:
             assert ticket.outcome() is queue.Empty
         else:
@@ -499,6 +588,7 @@ class Traffic(RuleBasedStateMachine):
         entry[0].cancel()
         line.remove(entry)
         assert entry[0].result() is CANCELLED
+        self.let_put()
 
     @rule(client=st.integers(0, 2), deaf=st.booleans())
     def listen(self, client: int, deaf: bool) -> None:
@@ -515,16 +605,20 @@ class Traffic(RuleBasedStateMachine):
             return
         entry[0].cancel()
         assert entry[0].result() is CANCELLED
-        self.hand(entry[2], 0)
+        self.hand(entry[2] if type(entry[2]) is list else [entry[2]], 0)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
     def wait(self, seconds: float) -> None:
         self.room.advance(seconds)
-        for line, error in ((self.getters, queue.Empty), (self.putters, queue.Full)):
-            for entry in list(line):
-                if entry[2] is not None and entry[2] <= self.room.now:
-                    line.remove(entry)
-                    assert entry[0].outcome() is error
+        for getter in [entry for entry in self.getters if entry[2] is not None and entry[2] <= self.room.now]:
+            self.getters.remove(getter)
+            assert getter[0].outcome() is queue.Empty
+        late = [entry for entry in self.putters if entry[2] is not None and entry[2] <= self.room.now]
+        for putter in sorted(late, key=lambda entry: entry[2]):
+            if putter in self.putters:  # else one that gave up before it has made room in the line
+                self.putters.remove(putter)
+                assert putter[0].outcome() is queue.Full
+                self.let_put()
 
     @rule(client=st.integers(0, 2))
     def die(self, client: int) -> None:
@@ -542,8 +636,9 @@ class Traffic(RuleBasedStateMachine):
         ]
         dead.end()
         self.taken = [entry for entry in self.taken if entry[1] != client]
+        self.let_put()
         for _, _, item in sorted(lost, key=lambda entry: entry[0].event.seq, reverse=True):
-            self.hand(item, 0)
+            self.hand(item if type(item) is list else [item], 0)
         self.clients[client] = self.room.client()
 
     @invariant()
@@ -553,7 +648,7 @@ class Traffic(RuleBasedStateMachine):
         counts = [told[key] for key in ("items", "getters", "putters")]
         assert counts == [len(self.items), len(self.getters), len(self.putters)]
         assert not (self.items and self.getters)
-        assert not (self.putters and not self.full())
+        assert not (self.putters and self.fits(len(self.putters[0][3])))
         assert [item.scalar() for item in self.room.instance(Q)._items] == self.items
 
 

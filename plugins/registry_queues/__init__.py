@@ -14,7 +14,7 @@ QUEUE = SharedObject(
     "queue",
     Queue,
     readonly=("empty", "full", "qsize"),
-    waiting=("claim", "get", "put"),
+    waiting=("claim", "get", "get_many", "put", "put_many"),
     carried=("put.item", "put_nowait.item"),
     shape="queue",
 )

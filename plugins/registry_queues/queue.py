@@ -9,8 +9,12 @@ Promise
     gone, after an exception it is back at the front. So is it when the process dies, and another one gets
     it. An item is done once, but for that it may be begun more than once.
 
+    ``jobs.put_many(items)`` puts all of them at once, with nobody's between them; where there is no room for all, it
+    waits, and who comes later waits behind it. ``jobs.get_many(n)`` waits for one item, and takes what else is there,
+    up to `n`.
+
 Cost
-    Every method is O(1). The death of a process is O(items that are claimed).
+    Every method is O(1), for each item that it puts or takes. The death of a process is O(items that are claimed).
 
 Failure
     *A getter dies* before its session has acknowledged an item that `Queue.get` gave it: the item goes back
@@ -54,6 +58,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
+from collections.abc import Iterable
 from math import inf
 from typing import Any
 
@@ -76,7 +81,8 @@ class Queue:
     gives_back = ("settle",)
 
     # Two rules hold between any two steps, of those who can be reached: where somebody waits to get there is no
-    # item, and where somebody waits to put there is no room. Hence whoever comes later can never overtake.
+    # item, and where somebody waits to put there is no room for what the first of them brings. Whoever comes later
+    # waits behind them, and can never overtake.
 
     def __init__(self, maxsize: int = 0) -> None:
         if type(maxsize) is not int:
@@ -86,7 +92,9 @@ class Queue:
         self._getters = Waiters()
         self._putters = Waiters()
         # What each of those who wait to put wants to put, by the number of the wait.
-        self._offers: dict[int, Carried] = {}
+        self._offers: dict[int, list[Carried]] = {}
+        # How many those want who wait to get several, by the number of the wait.
+        self._wanted: dict[int, int] = {}
         # Those who wait to claim and not to get, by the number of the wait.
         self._claimers: dict[int, None] = {}
         self._claims: dict[int, _Claim] = {}
@@ -103,16 +111,27 @@ class Queue:
             queue.Full: There was no room in time.
             ValueError: The timeout is negative.
         """
+        return self._put([carry(item)], _patience(block, timeout))
+
+    def put_many(self, items: Iterable[object], block: bool = True, timeout: float | None = None) -> Waiter | None:
+        """Put items at the end: all of them in one step, or none.
+
+        Args:
+            items: What to put, in order.
+            block: Whether to wait while there is no room for all of them.
+            timeout: How long to wait, in seconds. None waits.
+
+        Raises:
+            queue.Full: There was no room for all of them in time.
+            ValueError: The timeout is negative, or there are more items than the queue ever has room for.
+        """
         seconds = _patience(block, timeout)
-        value = carry(item)
-        if not self.full():
-            self._add(value)
-            return None
-        if seconds == 0:
-            raise queue.Full
-        waiter = self._putters.wait(seconds, otherwise=queue.Full())
-        self._offers[waiter.number] = value
-        return waiter
+        values = list(map(carry, items))
+        if 0 < self._maxsize < len(values):
+            raise ValueError(
+                f"{len(values)} items at once never fit into a queue of {self._maxsize}; put them in parts"
+            )
+        return self._put(values, seconds) if values else None
 
     def get(self, block: bool = True, timeout: float | None = None) -> Waiter | Carried:
         """Take the first item out and return it.
@@ -127,6 +146,27 @@ class Queue:
         """
         seconds = _patience(block, timeout)
         return self._take() if self._items else self._wait(seconds)
+
+    def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> Waiter | list[Carried]:
+        """Wait for an item, and take it out with those that are there then, up to `n`, in order.
+
+        Args:
+            n: How many to take at most; at least 1.
+            block: Whether to wait while the queue is empty.
+            timeout: How long to wait, in seconds. None waits.
+
+        Raises:
+            queue.Empty: There was no item in time.
+            ValueError: The timeout is negative, or `n` is less than 1.
+        """
+        seconds = _patience(block, timeout)
+        if type(n) is not int or n < 1:
+            raise ValueError(f"n must be an int of at least 1, not {n!r}")
+        if self._items:
+            return self._take_many(n)
+        waiter = self._wait(seconds)
+        self._wanted[waiter.number] = n
+        return waiter
 
     def claim(self, block: bool = True, timeout: float | None = None) -> Waiter | list[object]:
         """Take the first item out for as long as it is worked on.
@@ -200,15 +240,16 @@ class Queue:
 
     def take_back(self, value: object) -> bool:
         """Put an item that its getter never heard of to the front. A put that has happened stays."""
-        if isinstance(value, list):
+        if isinstance(value, list) and not isinstance(value[0], Carried):
             if value[0] not in self._claims:
                 return False
             self._give_back([value[0]])
             return True
-        if not isinstance(value, Carried):
+        items: list[Any] = value if isinstance(value, list) else [value]
+        if not isinstance(items[0], Carried):
             return False
-        if not self._hand_out(value):
-            self._items.appendleft(value)
+        self._items.extendleft(reversed(items))
+        self._serve()
         return True
 
     def owner_ended(self, owner: Owner) -> None:
@@ -216,14 +257,19 @@ class Queue:
         self._give_back([number for number, claim in self._claims.items() if owner == claim[0]])
 
     def gave_up(self, waiter: Waiter) -> None:
-        """Drop what was kept for a wait."""
-        self._offers.pop(waiter.number, None)
+        """Drop what was kept for a wait, and let in who waited behind it for no other reason."""
         self._claimers.pop(waiter.number, None)
+        self._wanted.pop(waiter.number, None)
+        if self._offers.pop(waiter.number, None) is not None:
+            self._let_put()
+
+    def went_away(self, waiter: Waiter) -> None:
+        """Let in who waited behind somebody who cannot be reached, and brings more than there is room for."""
+        self._let_put()
 
     def came_back(self, waiter: Waiter) -> None:
         """Serve somebody who could not be reached when there was an item, or room."""
-        while self._items and self._getters.first is not None:
-            self._hand_out(self._items.popleft())
+        self._serve()
         self._let_put()
 
     def holds(self, number: int) -> bool:
@@ -252,9 +298,27 @@ class Queue:
 
     # -- within ------------------------------------------------------------------------------------
 
-    def _add(self, value: Carried) -> None:
-        if not self._hand_out(value):
-            self._items.append(value)
+    def _put(self, values: list[Carried], seconds: float | None) -> Waiter | None:
+        if self._putters.first is None and self._has_room(len(values)):
+            self._add(values)
+            return None
+        if seconds == 0:
+            raise queue.Full
+        waiter = self._putters.wait(seconds, otherwise=queue.Full())
+        self._offers[waiter.number] = values
+        return waiter
+
+    def _has_room(self, count: int) -> bool:
+        return self._maxsize <= 0 or len(self._items) + count <= self._maxsize
+
+    def _add(self, values: list[Carried]) -> None:
+        self._items.extend(values)
+        self._serve()
+
+    def _take_many(self, n: int) -> list[Carried]:
+        items = [self._items.popleft() for _ in range(min(n, len(self._items)))]
+        self._let_put()
+        return items
 
     def _take(self) -> Carried:
         item = self._items.popleft()
@@ -262,30 +326,31 @@ class Queue:
         return item
 
     def _let_put(self) -> None:
-        """Take the items of those who wait to put, as many as there is room for."""
-        while not self.full():
-            waiter = self._putters.wake()
-            if waiter is None:
-                break
-            self._add(self._offers.pop(waiter.number))
+        """Take what those bring who wait to put, in their order, for as long as there is room."""
+        while (waiter := self._putters.first) is not None and self._has_room(len(self._offers[waiter.number])):
+            values = self._offers.pop(waiter.number)
+            self._putters.wake()
+            self._add(values)
 
     def _wait(self, seconds: float | None) -> Waiter:
         if seconds == 0:
             raise queue.Empty
         return self._getters.wait(seconds, otherwise=queue.Empty())
 
-    def _hand_out(self, item: Carried) -> bool:
-        """Give an item to whoever has waited longest; tell whether there was anybody."""
-        waiter = self._getters.first
-        if waiter is None:
-            return False
-        if waiter.number in self._claimers:
-            del self._claimers[waiter.number]
-            session = Owner(waiter.owner.session, 0)
-            self._getters.wake(self._claim(session, waiter.caller, item))
-        else:
-            self._getters.wake(item)
-        return True
+    def _serve(self) -> None:
+        """Give what is there to those who wait for it, who has waited longest first."""
+        items = self._items
+        while items and (waiter := self._getters.first) is not None:
+            number = waiter.number
+            if number in self._claimers:
+                del self._claimers[number]
+                session = Owner(waiter.owner.session, 0)
+                self._getters.wake(self._claim(session, waiter.caller, items.popleft()))
+            elif number in self._wanted:
+                count = min(self._wanted.pop(number), len(items))
+                self._getters.wake([items.popleft() for _ in range(count)])
+            else:
+                self._getters.wake(items.popleft())
 
     def _claim(self, session: Owner, caller: Caller, item: Carried) -> list[object]:
         step = call()
@@ -296,10 +361,8 @@ class Queue:
     def _give_back(self, numbers: list[int]) -> None:
         """Put claimed items to the front, in the order in which they were claimed."""
         items = [self._claims.pop(number)[3] for number in numbers]
-        for place, item in enumerate(items):
-            if not self._hand_out(item):
-                self._items.extendleft(reversed(items[place:]))
-                break
+        self._items.extendleft(reversed(items))
+        self._serve()
 
 
 def _patience(block: bool, timeout: float | None) -> float | None:

@@ -74,7 +74,7 @@ from ._base import LIMIT, SCALARS, CodecError
 from ._bulk import BESIDE, OUTSIDE, Pieces, is_blob, split
 from ._read import EXTENSION, SIMPLE, Reader, read, read_inside, read_plain, read_row
 from ._values import add_source, declare
-from ._write import CarriedDict, Refused, Writer, assembled, carried, is_large, pack, packed
+from ._write import CarriedDict, CarriedList, Refused, Writer, assembled, carried, is_large, pack, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +92,7 @@ __all__ = [
     "carry",
     "carry_dict",
     "carry_in_pieces",
+    "carry_list",
     "carry_pickle",
     "crosses",
     "declare",
@@ -194,6 +195,17 @@ def carry_dict(mapping: Mapping[Any, object], one: Callable[[object], Carried]) 
         except (OverflowError, UnicodeEncodeError):
             pass  # the long way has room for them
     return dict(zip(mapping, map(one, values)))
+
+
+def carry_list(values: Iterable[object], one: Callable[[object], Carried]) -> object:
+    """Return what `encode` writes as a list of the values, each of them carried undecoded, as `carry_dict` does."""
+    row = list(values)
+    if row and SCALARS.issuperset(map(type, row)) and not any(map(is_large, row)):
+        try:
+            return CarriedList(list(map(_encode, row)))
+        except (OverflowError, UnicodeEncodeError):
+            pass  # the long way has room for them
+    return list(map(one, row))
 
 
 def encode_arguments(

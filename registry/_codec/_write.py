@@ -45,6 +45,15 @@ class CarriedDict:
         self.encodings = encodings
 
 
+class CarriedList:
+    """A list of typed carried values on its way out: their encodings."""
+
+    __slots__ = ("encodings",)
+
+    def __init__(self, encodings: list[bytes]) -> None:
+        self.encodings = encodings
+
+
 class Refused(Exception):
     """Carries a refusal up to where its place in the value is known; never leaves the codec."""
 
@@ -576,6 +585,7 @@ _WRITERS: dict[type, _Write] = {
     type(NotImplemented): _write_constant(b"N"),
     OrderedDict: _write_ordered_dict,
     CarriedDict: _write_carried_dict,
+    CarriedList: lambda writer, value, depth: Ext(43, _encode(value.encodings)),
     **_LEAF_WRITERS,
 }
 # Classes of modules that this one does not import: a value of one can be here only if its module is loaded.

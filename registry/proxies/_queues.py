@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from registry._codec import carry_list
 from registry.errors import RegistryError
 from registry.proxies._base import Proxy, taking
 from registry.proxies._blocks import Hold, Leaving, leaving, opening
@@ -22,6 +24,18 @@ class QueueShape(Proxy):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the next item, waiting for one."""
         return self._call("get", block, timeout)
+
+    @taking
+    def get_many(self, n: int, block: bool = True, timeout: float | None = None) -> Any:
+        """Wait for an item, and take it with those that are there then, up to `n`."""
+        return self._call("get_many", n, block, timeout)
+
+    @taking
+    def put_many(self, items: Iterable[Any], block: bool = True, timeout: float | None = None) -> Any:
+        """Put all the items in one step, waiting for room for all of them."""
+        # Each is encoded by itself where the class keeps any without decoding it.
+        row = carry_list(items, self._remote.carry) if self._interface.carried else list(items)
+        return self._call("put_many", row, block, timeout)
 
     def get_nowait(self) -> Any:
         """Take the next item if there is one."""
