@@ -73,7 +73,7 @@ class Dict:
     def __init__(self) -> None:
         self._count = 0
         self._values: dict[Hashable, Carried] = {}
-        # For each key, the version that its last writing made; what one call wrote has one version.
+        # The versions of the values that somebody has read to change them; a write ends them.
         self._versions: dict[Hashable, int] = {}
         # The turns under way: number, who has it, the version that was read, how people are told of them, and since
         # when.
@@ -90,7 +90,8 @@ class Dict:
         self._store(key, carry(value))
 
     def __delitem__(self, key: Hashable) -> None:
-        del self._values[key], self._versions[key]
+        del self._values[key]
+        self._versions.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -116,18 +117,15 @@ class Dict:
         Raises:
             KeyError: There is no such key, and no default was given.
         """
-        if self._versions.pop(key, None) is not None:
-            return self._values.pop(key)
-        if default is _MISSING:
-            raise KeyError(key)
-        return default
+        self._versions.pop(key, None)
+        return self._values.pop(key) if default is _MISSING else self._values.pop(key, default)
 
     def popitem(self) -> tuple[Hashable, Carried]:
         """Remove the entry that was added last, and return its key and value."""
         if not self._values:
             raise KeyError("popitem(): dictionary is empty")
         key, value = self._values.popitem()
-        del self._versions[key]
+        self._versions.pop(key, None)
         return key, value
 
     def setdefault(self, key: Hashable, default: object = None) -> Carried:
@@ -147,14 +145,13 @@ class Dict:
         **values: object,
     ) -> None:
         """Store the entries of a mapping or of pairs, and those given by keyword: all of them, or none."""
-        given: dict[Hashable, Any] = {}
-        given.update(other)
-        given.update(values)
+        given: dict[Hashable, Any] = dict(other, **values) if values or type(other) is not dict else other
         if not _CARRIED.issuperset(map(type, given.values())):
             given = {key: carry(value) for key, value in given.items()}
-        self._count += 1
         self._values.update(given)
-        self._versions.update(dict.fromkeys(given, self._count))
+        if self._versions:
+            for key in given:
+                self._versions.pop(key, None)
 
     def keys(self) -> list[Hashable]:
         """Return the keys."""
@@ -209,11 +206,10 @@ class Dict:
         present = self._values.get(key)
         if present is None:
             return False
-        current = self._versions[key]
-        if present == carry(expected) or version == current:
+        if present == carry(expected) or (version is not None and version == self._versions.get(key)):
             self._store(key, carry(value))
             return True
-        return False if version is None else [current, present]
+        return False if version is None else [self._version(key), present]
 
     def edit(self, key: Hashable, turn: int | None = None, value: object = _MISSING) -> object:
         """Take the turn of `key`, or end it; proxies make a ``with`` block of this.
@@ -289,19 +285,12 @@ class Dict:
         return [Holder(turn[1], turn[3], turn[4], 0, {"key": repr(key)}) for key, turn in self._turns.items()]
 
     def state(self) -> list[object]:
-        """Return the state, the versions as a row of their own."""
-        return [
-            self._count,
-            self._values,
-            list(map(self._versions.__getitem__, self._values)),
-            self._turns,
-            self._lines,
-        ]
+        """Return the state as a row, which is shorter."""
+        return [self._count, self._values, self._versions, self._turns, self._lines]
 
     def load(self, state: list[Any]) -> None:
         """Take what `state` returned."""
-        self._count, self._values, versions, self._turns, self._lines = state
-        self._versions = dict(zip(self._values, versions, strict=True))
+        self._count, self._values, self._versions, self._turns, self._lines = state
 
     def statistics(self) -> dict[str, object]:
         """Return the number of entries, and of keys that are being edited."""
@@ -310,10 +299,18 @@ class Dict:
     # -- within ------------------------------------------------------------------------------------
 
     def _store(self, key: Hashable, value: Carried) -> Carried:
-        self._count += 1
         self._values[key] = value
-        self._versions[key] = self._count
+        if self._versions:
+            self._versions.pop(key, None)
         return value
+
+    def _version(self, key: Hashable) -> int:
+        """Return the version of the value of `key`, which is its own from now on until the next write."""
+        version = self._versions.get(key)
+        if version is None:
+            self._count += 1
+            version = self._versions[key] = self._count
+        return version
 
     def _take_turn(self, key: Hashable) -> Waiter | list[object]:
         step = call()
@@ -330,7 +327,7 @@ class Dict:
         return self._lines.setdefault(key, Waiters()).wait()
 
     def _give_turn(self, key: Hashable, owner: Owner, caller: Caller) -> list[object]:
-        value, version = self._values[key], self._versions[key]
+        value, version = self._values[key], self._version(key)
         self._count += 1
         self._turns[key] = (self._count, owner, version, caller, call().now)
         return [self._count, value]
