@@ -543,7 +543,8 @@ class Link(Line):
             body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(arguments)))  # type: ignore[arg-type]
         elif slot.fields is None and remaining is None and type(arguments) is bytes and slot.handle in self._defined:
             # As most calls are.
-            body = (self._heads.get((slot.handle, slot.method)) or self._head(slot)) + arguments
+            head = self._heads.get((slot.handle, slot.method)) or self._head(slot)
+            body = head + arguments if len(arguments) <= _wire.SMALL else [head, arguments]
         else:
             fields = slot.fields
             if slot.handle not in self._defined or remaining is not None:

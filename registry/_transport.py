@@ -153,8 +153,12 @@ class SocketTransport:
         self._sendall(data)
 
     def send_pieces(self, pieces: list[_wire.Buffer]) -> None:
+        # The first few together, so that the peer does not wake up for a header.
+        sent = self._sock.sendmsg(pieces[:8]) if hasattr(self._sock, "sendmsg") else 0
         for piece in pieces:
-            self._sendall(piece)
+            if sent < len(piece):
+                self._sendall(memoryview(piece)[sent:])
+            sent = max(0, sent - len(piece))
 
     def receive(self, deadline: float | None, most: int = CHUNK) -> bytes:
         while True:

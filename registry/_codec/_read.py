@@ -209,11 +209,14 @@ class Reader:
             raise CodecError("carried values are a row of bytes") from error
         if code == _LIST:
             return self.row(encodings)
+        before, self.pending = self.pending, False
         keys = _decode(raw, ext_hook=self.extension)
+        is_plain, self.pending = not self.pending, before
         if type(keys) is not list:
             raise CodecError("an array is missing")
-        # The keys of a dict lie in it, those of pairs one level deeper.
-        keys = self.finish(keys, left if code == _DICT else left - 1)
+        # The keys of a dict lie in it, and plain ones that have a depth are none; those of pairs lie one level deeper.
+        if code != _DICT or not is_plain:
+            keys = self.finish(keys, left if code == _DICT else left - 1)
         pairs = zip(keys, self.row(encodings), strict=True)
         if code == _PAIRS:
             return list(pairs)
