@@ -12,7 +12,7 @@ from registry.declarations import SharedObject
 from registry.hookspecs import hookimpl
 
 # Each hook with its exact arguments. A change here breaks plugins.
-CONTRACT = {"registry_shared_objects": ()}
+CONTRACT = {"registry_shared_objects": (), "registry_value_types": ()}
 
 
 def hooks() -> dict[str, object]:

@@ -45,6 +45,10 @@ def status(address: str | None, as_json: bool) -> None:
         ("version", f"shared-registry {found['version']}, Python {found['python']}"),
         ("types", ", ".join(found["types"]) or "none"),
         ("log", _log_of(found)),
+        (
+            "files",
+            f"large values in {found['files']}" if found.get("files") else "none; large values go through the socket",
+        ),
         *((name, found[name]) for name in ("sessions", "objects", "waiting", "calls")),
     ]
     if place is not None:
