@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +395,22 @@ def test_damaged_blobs_are_refused() -> None:
     ):
         with pytest.raises(_codec.CodecError):
             _codec.decode_carried(Carried(damaged))
+
+
+@pytest.mark.parametrize("size", [1000, 10_000, MB])
+def test_stock_clients_read_them_too(server: ManagerServer, size: int) -> None:
+    """What stands outside of a pickle goes with it, and is opened by the reader alone."""
+
+    class Stock(BaseManager):
+        pass
+
+    Stock.register("dict")
+    stock = Stock(server.address, KEY)
+    with another(server.url) as client:
+        client.dict("d").update({"blob": b"b" * size, "bulk": Bulk(b"x" * size)})
+        stock.connect()
+        proxy = stock.dict("d")  # type: ignore[attr-defined]
+        assert proxy.get("blob") == b"b" * size
+        assert bytes(proxy.get("bulk").memory) == b"x" * size
+        proxy.update({"back": b"c" * size})
+        assert client.dict("d")["back"] == b"c" * size

@@ -9,6 +9,7 @@ import queue
 import struct
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from registry import _addresses, _codec
@@ -158,14 +159,18 @@ def opaque(domain: str) -> Callable[[object], Carried] | None:
 class _Sealed:
     """A value that was kept as a pickle. The client opens it; we never do."""
 
-    __slots__ = ("data", "kind")
+    __slots__ = ("carried", "kind")
 
-    def __init__(self, data: bytes, kind: str) -> None:
-        self.data = data
-        self.kind = kind
+    def __init__(self, carried: Carried) -> None:
+        self.carried = carried
+        self.kind = carried.kind
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self.data,)
+        pickled, buffers = _codec.split_pickle(self.carried)
+        if not buffers:
+            return pickle.loads, (bytes(pickled),)
+        # What stands outside of the pickle goes with it; it is the client's own from then on.
+        return partial(pickle.loads, buffers=list(map(bytearray, buffers))), (bytes(pickled),)
 
     def __repr__(self) -> str:
         return f"<{self.kind}>"
@@ -187,7 +192,7 @@ def incoming(
             if not leaf.domain:
                 return _codec.decode_carried(leaf, value_of)
             if leaf.domain == domain:
-                return _Sealed(leaf.data, leaf.kind)
+                return _Sealed(leaf)
             leaf = OpaqueValue(leaf.kind, leaf.domain)
         if type(leaf) is OpaqueValue:
             raise NotShareable(f"a {leaf.kind}", f"only processes of its writer's user ({leaf.writer}) can read it")
