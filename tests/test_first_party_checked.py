@@ -35,6 +35,7 @@ def of_dict() -> list[Call]:
         ("get", "missing", 7),
         ("setdefault", "s", "first"),
         ("update", {"x": 1, "y": 2}),
+        ("get_many", ["y", "missing", "x"]),
         ("compare_and_set", "x", 1, 10),
         ("compare_and_set", "x", 1.0, 11, 0),
         ("keys",),
@@ -96,6 +97,16 @@ def of_queue() -> list[Call]:
         Use("get", session=6),
         ("put", "f", False),
         ("empty",),
+        ("put_many", ["g", "h"]),
+        ("put_many", ["i"], False),
+        ("get_many", 3),
+        Use("get_many", 2, session=7),
+        Use("get_many", 2, True, 1.0, session=8),
+        ("put_many", ["j", "k"]),
+        ("put_many", ["l", "m"]),
+        Use("put_many", ["n", "o"], session=9),
+        Use("put_many", ["p"], True, 1.0, session=10),
+        ("get_many", 2),
     ]
 
 
