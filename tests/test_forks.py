@@ -456,7 +456,7 @@ lock, d = client.lock("l"), client.dict("d")
 lock.acquire()
 os.kill(client.statistics()["pid"], signal.SIGSTOP)
 link = client._home.link()
-threading.Thread(target=d.__setitem__, args=("k", b"x" * 5_000_000), daemon=True).start()
+threading.Thread(target=d.__setitem__, args=("k", "x" * 5_000_000), daemon=True).start()
 while link._sending.acquire(False):
     link._sending.release()
 """

@@ -398,7 +398,7 @@ def _() -> tuple[Change, ...]:
 
 @mutant("a full queue takes one more", "queue")
 def _() -> tuple[Change, ...]:
-    return ((Queue, "full", lambda full: lambda self: 0 < self._maxsize < len(self._items)),)
+    return ((Queue, "_has_room", lambda has_room: lambda self, count: has_room(self, count - 1)),)
 
 
 @mutant("a lock is granted twice where two wait", "lock")
