@@ -335,7 +335,7 @@ def decode_arguments(
     reader = Reader(incoming, rows=rows)
     if isinstance(data, Parts):
         reader.buffers, data = data.buffers, data.head
-    value = read_plain(data)
+    value = read_plain(data) if len(data) < BESIDE else None
     if type(value) is list and len(value) == 2 and value[1] == {} and type(value[0]) is list:
         # Scalars, and scalars that are carried, need no second look.
         row = value[0]
