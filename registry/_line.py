@@ -13,10 +13,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from registry import _wire
+import msgspec
+
+from registry import _shelf, _wire
+from registry._leaves import Parts
 from registry._pending import Pending
 from registry._transport import CHUNK, DeadlinePassed, Transport, clock, is_gone, left
 from registry._wire import REPLY, Frame, Kind
+from registry.errors import RegistryError
 
 MOST = 1 << 20  # bytes that are read at once of a large frame
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
@@ -24,6 +28,9 @@ _SETTLED = (Kind.CANCELLED, Kind.STANDS)
 
 class Line:
     """The row of unanswered calls of a session, and the connection that their replies come by."""
+
+    key: bytes
+    address: str
 
     def reset(self) -> None:
         """Begin without a connection, and without locks that another thread may hold."""
@@ -40,7 +47,9 @@ class Line:
 
     def _new_session(self) -> None:
         self.heard = 0.0  # when what the server has answered last had been sent, by `_transport.clock`
-        self.files_work = True  # no file of a large value was missing yet
+        self.files = ""  # the server's directory of large values, where this process sees it
+        self.files_work = True  # none of its files was missing yet
+        self._written = 0
         self._generation = 0
         self._next = 1
         self._acknowledged = 0
@@ -109,6 +118,41 @@ class Line:
             self._transport = None
             self._note("suspended", transport)
         transport.close()
+
+    # -- large values
+
+    def _item(self, part: Any) -> object:
+        """Return what stands for a large value in a call: the name and length of a file, or the bytes themselves."""
+        if not self.files or len(part) < _shelf.LARGE:
+            return part
+        self._written += 1
+        name = f"{_shelf.prefix_of(self.key)}{self._generation}-{self._written}"
+        return (name, len(part)) if _shelf.put(self.files, name, getattr(part, "parts", (part,))) else part
+
+    def _open_parts(self, slot: Pending, deadline: float | None) -> None:
+        """Have at hand what stands beside a reply, before its call is taken for answered.
+
+        Where a file is missing, which somebody has removed, the reply is dropped: the server has the value still, and
+        sends its bytes by a new connection.
+
+        Raises:
+            DeadlinePassed: They have not come by the deadline.
+            ServerNotFound: No server can be asked for them.
+        """
+        while (frame := slot.reply) is not None and frame.flags & _wire.PARTS:
+            try:
+                head, items = _wire.split_reply(frame.body)
+                parts: list[Any] = [_shelf.get(self.files, *item) if type(item) is tuple else item for item in items]
+                slot.reply = msgspec.structs.replace(frame, body=Parts(head, tuple(parts)), flags=0)
+            except _wire.ProtocolError as error:
+                slot.reply, slot.failure = None, RegistryError(f"server {self.address}: {error}")
+            except _shelf.Unusable:
+                self.files_work = False
+                slot.reply = None
+                transport = self._transport
+                if transport is not None:
+                    self._break(transport)
+                self._await(slot, deadline)
 
     # -- leader and followers
 

@@ -122,8 +122,6 @@ class Link(Line):
         super()._new_session()
         self.key = os.urandom(16)
         self.same_user = False
-        self.files = ""  # the server's directory of large values, where this process sees it
-        self._written = 0
         self.lease = 0.0  # seconds for which the server believes it without a sign of life; 0.0 needs none
         self._known = False
         self._life = b""  # of the server that it was attached to last
@@ -440,6 +438,8 @@ class Link(Line):
                 self._register(slot)
             try:
                 self._await(slot, deadline)
+                if slot.reply is not None and slot.reply.flags:
+                    self._open_parts(slot, deadline)
             except DeadlinePassed:
                 if slot.failure is None:
                     self._settle(slot)
@@ -448,10 +448,6 @@ class Link(Line):
                     if slot.sent and not slot.readonly:  # on a connection before
                         raise OutcomeUnknown(slot.title, str(error.reason), self.label) from error
                     raise
-            self._open_parts(slot)
-            while slot.reply is None and slot.failure is None:
-                self._await(slot, deadline)
-                self._open_parts(slot)
             frame = slot.reply
             if frame is None:
                 raise slot.failure or RegistryError("a call ended without a reply")
@@ -569,36 +565,6 @@ class Link(Line):
         head = self._heads[slot.handle, slot.method] = whole[: -len(_NOTHING)]
         return head
 
-    def _item(self, part: Any) -> object:
-        """Return what stands for a large value in a call: the name and length of a file, or the bytes themselves."""
-        if not self.files or len(part) < _shelf.LARGE:
-            return part
-        self._written += 1
-        name = f"{_shelf.prefix_of(self.key)}{self._generation}-{self._written}"
-        return (name, len(part)) if _shelf.put(self.files, name, getattr(part, "parts", (part,))) else part
-
-    def _open_parts(self, slot: Pending) -> None:
-        """Have at hand what stands beside a reply, before its call is taken for answered.
-
-        Where a file is missing, which somebody has removed, the reply is dropped: the server has the value still, and
-        sends its bytes by a new connection.
-        """
-        frame = slot.reply
-        if frame is None or not frame.flags & _wire.PARTS:
-            return
-        try:
-            head, items = _wire.split_reply(frame.body)
-            parts = [_shelf.get(self.files, *item) if type(item) is tuple else item for item in items]
-            slot.reply = msgspec.structs.replace(frame, body=Parts(head, tuple(parts)), flags=0)  # type: ignore[arg-type]
-        except _wire.ProtocolError as error:
-            slot.reply, slot.failure = None, RegistryError(f"server {self.label}: {error}")
-        except _shelf.Unusable:
-            self.files_work = False
-            slot.reply = None
-            transport = self._transport
-            if transport is not None:
-                self._break(transport)
-
     # -- giving up
 
     def _settle(self, slot: Pending) -> None:
@@ -612,7 +578,9 @@ class Link(Line):
                 return
             self._send_cancel(slot, undo=False)
         try:
-            self._await(slot, monotonic() + SETTLE)
+            limit = monotonic() + SETTLE
+            self._await(slot, limit)
+            self._open_parts(slot, limit)
         except (DeadlinePassed, ServerNotFound):
             if slot.readonly:
                 raise CallTimeout(slot.title, seconds, "it has no effect in any case", self.label) from None
