@@ -414,3 +414,17 @@ def test_stock_clients_read_them_too(server: ManagerServer, size: int) -> None:
         assert bytes(proxy.get("bulk").memory) == b"x" * size
         proxy.update({"back": b"c" * size})
         assert client.dict("d")["back"] == b"c" * size
+
+
+def test_dumps_show_them(home: Path) -> None:
+    """What a log holds is shown also where it is large, or of a class that only its users have declared."""
+    import msgspec
+
+    from registry._log import _dump
+
+    call = _codec.encode_call(("k", b"x" * MB), {}, {"value": 1})
+    assert isinstance(call, Parts)
+    whole = Parts(call.head, tuple(map(bytes, call.buffers)))
+    assert _dump._arguments(whole) == f"'k', {b'x' * MB!r}"
+    declared = msgspec.msgpack.encode(msgspec.msgpack.Ext(32, msgspec.msgpack.encode(["nobody.Knows", 1])))
+    assert repr(_dump.opened(Carried(declared))) == "<a value of the declared type 'nobody.Knows'>"

@@ -15,11 +15,12 @@ from msgspec import structs
 from registry import _codec, _image
 from registry._engine import Engine
 from registry._events import AnyEvent, Call, Create
-from registry._leaves import Carried
+from registry._leaves import Carried, Parts
 from registry._log import _recovery
 from registry._log._files import Directory
 from registry._objects import NO_ARGUMENTS, Hosted
 from registry._wire import Kind
+from registry.errors import NotShareable
 
 _SECRET = {"key", "seed"}
 _SCALARS = (str, int, float, bool, type(None))
@@ -44,6 +45,8 @@ def opened(leaf: Any) -> object:
             return _codec.decode_carried(leaf, opened)
         except ValueError:  # the server never looked at the bytes
             return Shown(f"{len(leaf.data)} bytes that are no value")
+        except NotShareable as error:  # such as of a class that nobody has declared here
+            return Shown(error.what)
     if type(leaf) is tuple and leaf[:1] == (41,):
         return Shown(f"{len(leaf[1])} waiting")
     return leaf
@@ -151,10 +154,10 @@ def _events(directory: Directory, upto: int | None) -> Iterator[tuple[int, AnyEv
             yield record.first + place, event
 
 
-def _arguments(data: bytes) -> str:
+def _arguments(data: bytes | Parts) -> str:
     """Return the arguments of a call as they are written in Python."""
     try:
         args, kwargs = _codec.decode_arguments(data, incoming=opened)
-    except ValueError:
+    except (ValueError, NotShareable):
         return "<arguments that cannot be read>"
     return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
