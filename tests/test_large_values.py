@@ -16,9 +16,11 @@ import pytest
 from servers import KEY, Script, Served, Wire, another, running
 
 from registry import ManagerClient, ManagerServer, _codec, _shelf, _wire
+from registry._attachments import Attachment, joined
 from registry._leaves import Carried, OpaqueValue, Parts
 from registry._objects import redacted
 from registry._wire import Frame, Kind, ProtocolError, Reader
+from registry.errors import NotShareable
 
 MB = 1 << 20
 
@@ -345,6 +347,20 @@ def test_a_value_above_the_limit_is_refused_before_it_is_there() -> None:
         reader.next()
 
 
+def test_what_is_too_large_is_refused_at_the_sender(client: ManagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a call nor a reply may be larger than what its reader takes; nothing is sent, and the rest goes on."""
+    blobs = client.dict("d")
+    blobs["a"] = blobs["b"] = b"x" * 600_000
+    monkeypatch.setattr(_codec._bulk, "MOST", 1_000_000)
+    cure = "bytes cannot be shared: one call or reply may have 1000000: send it in parts"
+    with pytest.raises(NotShareable, match=f"a value of 10000.. {cure}"):
+        blobs["c"] = b"y" * 1_000_000
+    with pytest.raises(NotShareable, match=f"a value of 12000.. {cure}"):
+        blobs.copy()
+    assert blobs.keys() == ["a", "b"]
+    assert blobs["a"] == b"x" * 600_000
+
+
 # -- encodings with parts
 
 
@@ -428,3 +444,31 @@ def test_dumps_show_them(home: Path) -> None:
     assert _dump._arguments(whole) == f"'k', {b'x' * MB!r}"
     declared = msgspec.msgpack.encode(msgspec.msgpack.Ext(32, msgspec.msgpack.encode(["nobody.Knows", 1])))
     assert repr(_dump.opened(Carried(declared))) == "<a value of the declared type 'nobody.Knows'>"
+
+
+class NoFiles:
+    """A shelf on which nothing lies."""
+
+    def take(self, name: str, length: int) -> memoryview:
+        raise LookupError(name)
+
+    def name_of(self, buffer: object) -> str:
+        return ""
+
+    def discard(self, key: bytes) -> None:
+        """There is nothing."""
+
+
+def test_wrong_items_end_the_connection_and_missing_files_do_not() -> None:
+    """A call that names nothing, or too much, breaks the protocol; one whose file is gone is asked for again."""
+    seeing, blind = Attachment(), Attachment()
+    seeing.sees_files = True
+    for items in ([], [("1", 0)], [("1", -1)], [("1", _wire.MAX_VALUE + 1)]):
+        with pytest.raises(ProtocolError):
+            joined(seeing, b"", items, NoFiles())
+    with pytest.raises(ProtocolError):
+        joined(seeing, Parts(b"", ()), [b"x"], NoFiles())
+    for attachment, files in ((seeing, NoFiles()), (seeing, None), (blind, NoFiles()), (None, NoFiles())):
+        with pytest.raises(LookupError):
+            joined(attachment, b"", [("1", 5)], files)
+    assert joined(blind, b"h", [b"one", memoryview(b"two")], None) == Parts(b"h", (b"one", b"two"))

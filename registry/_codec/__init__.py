@@ -69,7 +69,7 @@ from msgspec.msgpack import Ext
 
 from .._leaves import Carried, Parts, pack_scalar
 from ..errors import NotShareable
-from . import _exceptions
+from . import _bulk, _exceptions
 from ._base import LIMIT, SCALARS, CodecError
 from ._bulk import BESIDE, OUTSIDE, Pieces, is_blob, split
 from ._read import EXTENSION, SIMPLE, Reader, read, read_inside, read_plain, read_row
@@ -273,7 +273,12 @@ def encode_result(value: object, *, traceless: bool = False) -> bytes | Parts:
 
 
 def _with(head: bytes, parts: list[Any]) -> bytes | Parts:
-    return Parts(head, tuple(parts)) if parts else head
+    if not parts:
+        return head
+    size = len(head) + sum(map(len, parts))
+    if size > _bulk.MOST:
+        raise NotShareable(f"a value of {size} bytes", f"one call or reply may have {_bulk.MOST}: send it in parts")
+    return Parts(head, tuple(parts))
 
 
 def encode_exception(error: BaseException, traceback: str = "") -> bytes:

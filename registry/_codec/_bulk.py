@@ -34,6 +34,9 @@ BESIDE: Final = 64 * 1024
 #: From how many bytes on a buffer stands outside of the skeleton of its value.
 OUTSIDE: Final = 4096
 
+#: How many bytes one message may have, with what stands beside it; a little less than a frame's reader takes.
+MOST = (1 << 30) - (1 << 20)
+
 ALIGNMENT: Final = 64
 BLOB: Final = 48
 
