@@ -110,7 +110,7 @@ def table() -> Iterator[None]:
     _codec._write._WRITERS.update(writers)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_they_cross_as_themselves(value: Any) -> None:
     """Whatever is declared comes back equal and of its class, carried or not, to anybody who has declared it."""
     for back in (_codec.decode(_codec.encode(value)), _codec.decode_carried(_codec.carry(value))):
