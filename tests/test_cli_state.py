@@ -201,7 +201,7 @@ def test_dump_shows_values_and_holders(home: Path, capsys: pytest.CaptureFixture
     assert cli.run(["state", "dump", "x", "--events"]) == 0
     assert "dict:prices.__setitem__('BTC', 97000)" in capsys.readouterr().out
     found = said(capsys, "dump", "x", "--plugins", "registry_sync")
-    assert {row["object"]: row["state"] for row in found["objects"]}["dict:prices"][1] == ["BTC", "odd"]
+    assert list({row["object"]: row["state"] for row in found["objects"]}["dict:prices"][1]) == ["BTC", "odd"]
 
 
 class Odd:
