@@ -84,7 +84,7 @@ class Kind(IntEnum):
     REFUSED = 20
     STANDS = 21
     HEARD = 22
-    AGAIN = 23
+    AGAIN = 24
     LOST = 25
 
 
