@@ -315,6 +315,7 @@ class Connection(asyncio.Protocol):
 
     def _attached(self, attachment: Attachment) -> None:
         client = attachment.client
+        self._server.stamp()
         if client is not None and self._pidfd is not None:
             self._server.watch(client, self._pidfd)
             self._pidfd = None

@@ -46,7 +46,7 @@ from registry._events import (
     Suspended,
     Verdicts,
 )
-from registry._leaves import Caller, Owner, Parts
+from registry._leaves import EVERY, Caller, Owner, Parts
 from registry._losses import Losses
 from registry._objects import Hosted, bind
 from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp, unopened
@@ -87,10 +87,10 @@ class _Reading:
         return self._engine.title(target)
 
     def _refuse(self, *args: object) -> NoReturn:
-        rule = "must not name a method that waits, ends a wait, sets an alarm, takes a token or asks what was taken"
+        rule = "must not name a method that changes, waits, wakes, sets an alarm, takes a token or asks what was taken"
         raise DeclarationError("readonly", rule, hosting.call().title)
 
-    next_token = next_order = resolve = moved = set_alarm = taken = _refuse
+    next_token = next_order = resolve = moved = set_alarm = taken = touch = _refuse
 
 
 class Engine:
@@ -127,6 +127,7 @@ class Engine:
         self._found: list[tuple[int, str]] = []
         self._waits = Waits(self._need, self.title)
         self._outputs: list[Output] = []
+        self.touched: list[tuple[int, object]] = []  # by the last step: objects, 0 for all, and which key or `EVERY`
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Begin: self._begin,
             Open: self._open,
@@ -156,6 +157,7 @@ class Engine:
         self.index += 1
         self._draws = 0
         self._entries = 0
+        self.touched = []
         if self._found or verdicts or self._given:
             self._found, self._given = [], dict(verdicts)
         waits = self._waits
@@ -174,10 +176,24 @@ class Engine:
             self._outputs = []
         return outputs
 
-    def read(self, call: Call, *, domain: str = "", caller: Caller = NOBODY) -> Output:
+    def read(
+        self,
+        call: Call,
+        *,
+        domain: str = "",
+        caller: Caller = NOBODY,
+        sample: Callable[[int, object], bytes] | None = None,
+    ) -> Output:
         """Answer a call of a method declared readonly. It leaves no trace and is never remembered.
 
         The reply's index is that of the last event that may have changed the object.
+
+        Args:
+            call: The call.
+            domain: The trust domain of the caller.
+            caller: Who calls, for people.
+            sample: Tells what a reply hangs on, by the number of the object and the key that was read, or `EVERY`. It
+                is not asked where the method has looked at the call, since others would be answered otherwise.
         """
         hosted: Hosted | None = None
         try:
@@ -194,7 +210,10 @@ class Engine:
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
             return Output(call.session, call.seq, ERROR, failure(error), changed)
-        return Output(call.session, call.seq, REPLY, body, hosted.changed)
+        words = b""
+        if sample is not None and not step.looked:
+            words = sample(hosted.number, args[0] if args and call.method in hosted.keyed else EVERY)
+        return Output(call.session, call.seq, REPLY, body, hosted.changed, words)
 
     # -- questions that change nothing
 
@@ -353,7 +372,7 @@ class Engine:
         seq = event.seq
         kind: int
         body: bytes | Parts
-        hosted.changed = self.index
+        self._change(hosted, args[0] if args and event.method in hosted.keyed else EVERY)
         caller = session.caller._replace(thread=event.thread) if event.thread else session.caller
         step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq, lost=lost)
         try:
@@ -405,7 +424,7 @@ class Engine:
 
     def _halt(self, hosted: Hosted, reason: str) -> None:
         hosted.stopped = reason
-        hosted.changed = self.index
+        self._change(hosted)
         for waiter in list(hosted.waits.values()):
             self.resolve(waiter, is_stopped(hosted))
 
@@ -500,7 +519,7 @@ class Engine:
             hosted = self._numbered.get(waiter.target)
             if hosted is None or waiter.home is None:
                 continue  # an earlier one of this row has ended it
-            hosted.changed = self.index
+            self._change(hosted)
             if hasattr(hosted.instance, hook):
                 self._enter(hosted, hook, waiter)
                 self._note_vacancy(hosted)
@@ -539,7 +558,7 @@ class Engine:
             hosted.alarm = None
             del self._numbered[hosted.number]
             raise
-        hosted.changed = self.index
+        self._change(hosted)
         self._instances[id(hosted.instance)] = hosted
         self.objects[declaration.typeid, event.name] = hosted
         if hosted.session:
@@ -603,6 +622,12 @@ class Engine:
         del self._numbered[hosted.number]
         del self._instances[id(hosted.instance)]
         del self.objects[hosted.declaration.typeid, hosted.name]
+        self._change(hosted)
+
+    def _change(self, hosted: Hosted, key: object = EVERY) -> None:
+        """Note that a step may have changed an object, or what one key of it names."""
+        hosted.changed = self.index
+        self.touched.append((hosted.number, key))
 
     def _note_vacancy(self, hosted: Hosted) -> None:
         """Remember that an object's record may go; the oldest goes once more than `KEPT_VACANT` may."""
@@ -626,7 +651,7 @@ class Engine:
         """Call an optional method. What it raises can be told nobody, and stops the object: False."""
         if hosted.stopped:
             return False
-        hosted.changed = self.index
+        self._change(hosted)
         step = hosting.Call(self, self.now, 0, 0, NOBODY, hosted.number, 0)
         try:
             return self._within(step, getattr(hosted.instance, name), *args)
@@ -657,7 +682,7 @@ class Engine:
         hosted = self._numbered.get(waiter.target)
         if hosted is not None:
             hosted.waits.pop(waiter.number, None)
-            hosted.changed = self.index
+            self._change(hosted)
 
     def _gave_up(self, waiters: Iterable[Waiter]) -> None:
         """Tell the objects of waits that ended without their doing, once all of these are out of their lines."""
@@ -789,6 +814,10 @@ class Engine:
     def taken(self, step: hosting.Call, number: int | None) -> str:
         """Return why a grant was taken from the caller, which counts as told; empty if none was."""
         return self.losses.taken(step, number)
+
+    def touch(self, target: int, key: object) -> None:
+        """Note that a step changes what a key of an object names."""
+        self.touched.append((target, key))
 
     def set_alarm(self, target: int, time: float | None) -> None:
         """Set, replace or take back the alarm of an object."""

@@ -135,7 +135,8 @@ Verdicts = tuple[tuple[int, str], ...]
 class Output(msgspec.Struct, frozen=True, gc=False):
     """A reply on its way to a session: `kind` is REPLY, ERROR, CANCELLED or STANDS of `_wire.Kind`; or a notice, LOST.
 
-    It may leave when the event with this `index` is safe.
+    It may leave when the event with this `index` is safe. `words` tells what a reply to a read hangs on, if it may be
+    cached.
     """
 
     session: int
@@ -143,3 +144,4 @@ class Output(msgspec.Struct, frozen=True, gc=False):
     kind: int
     body: bytes | Parts
     index: int
+    words: bytes = b""

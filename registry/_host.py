@@ -48,9 +48,11 @@ from registry._events import (
 from registry._leaves import Caller, Parts
 from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
-from registry._wire import CALL, DELETE, OPERATORS, Frame, Kind, ProtocolError
+from registry._wire import CALL, DELETE, OPERATORS, READ, SHOWN, Frame, Kind, ProtocolError
 from registry.declarations import SharedObject
 from registry.errors import NoSuchObject, OutcomeUnknown, RegistryError, StateLost, UnknownType
+
+Sample = Callable[[int, object], bytes]
 
 REMEMBERED_DELETIONS = 16_384
 
@@ -62,6 +64,18 @@ class Log(Protocol):
 
     def append(self, event: Event, outputs: list[Output], verdicts: Verdicts) -> None:
         """Add an event that has been applied, with what came out of it."""
+
+
+class Words(Protocol):
+    """The version words that caches hang on, see `_words`."""
+
+    told: _wire.Words | None
+
+    def move(self, touched: Iterable[tuple[int, object]]) -> None:
+        """Move the words of what a step has touched."""
+
+    def sample(self, number: int, key: object) -> bytes:
+        """Return the word that a read of an object hangs on, and what it is."""
 
 
 class Host:
@@ -81,6 +95,7 @@ class Host:
         warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
         engine: The state to go on from, as a log tells it; a new one without.
         files: Where large values lie that clients map; without, they are sent.
+        words: What caches of reads hang on; without it none is cached.
         log: Where events are added. What comes out of one is then held until `release` says that it is safe.
     """
 
@@ -99,6 +114,7 @@ class Host:
         engine: Engine | None = None,
         log: Log | None = None,
         files: Files | None = None,
+        words: Words | None = None,
     ) -> None:
         self.declarations = declarations
         self.identity = identity
@@ -120,6 +136,7 @@ class Host:
         self._warn = warn
         self._log = log
         self._files = files
+        self._words = words
         self._safe: float = inf if log is None else self.engine.index
         self._held: deque[tuple[int, Client, Output]] = deque()
         self._greeting = _codec.encode(
@@ -155,7 +172,7 @@ class Host:
             return  # fenced by a newer connection of the session, or by its end
         client.heard = now
         try:
-            if frame.kind == CALL:
+            if frame.kind == CALL or frame.kind == READ:
                 self._call(client, frame, now)
             elif frame.kind == Kind.CANCEL:
                 self._cancel(client, frame, now)
@@ -245,7 +262,10 @@ class Host:
             if not outbox:
                 self.dirty.append(attachment)
             if isinstance(body, bytes):
-                outbox.append(_wire.pack(output.kind, body, generation, output.seq, 0, output.index))
+                kind = output.kind
+                if output.words:
+                    kind, body = SHOWN, output.words + body
+                outbox.append(_wire.pack(kind, body, generation, output.seq, 0, output.index))
             else:
                 outbox.extend(frames_of(attachment, output, body, self._files))
 
@@ -274,7 +294,9 @@ class Host:
     def _answer_attach(
         self, attachment: Attachment, generation: int, resumed: bool, reason: str = "", stale: str = ""
     ) -> None:
-        answer = _wire.encode(_wire.Attached(resumed, reason, stale, self.lease if attachment.leased else 0.0))
+        lease = self.lease if attachment.leased else 0.0
+        words = self._words.told if self._words is not None and attachment.domain else None
+        answer = _wire.encode(_wire.Attached(resumed, reason, stale, lease, words))
         self.dirty.append(attachment)
         attachment.outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
 
@@ -515,6 +537,7 @@ class Host:
                 remaining=remaining,
                 thread=thread,
             ),
+            self._words.sample if frame.kind == READ and self._words is not None else None,
         )
 
     def _ask_again(self, client: Client, sequence: int) -> None:
@@ -542,8 +565,8 @@ class Host:
         client.handles[handle] = target
         return target
 
-    def submit(self, client: Client, target: Target, call: Call) -> None:
-        """Run a call of a session: as a read, as an event, or on a thread."""
+    def submit(self, client: Client, target: Target, call: Call, sample: Sample | None = None) -> None:
+        """Run a call of a session: as a read, as an event, or on a thread. `sample` is `Engine.read`'s."""
         self.calls += 1
         if client.slow and self._is_slow(client, call):
             return
@@ -559,7 +582,7 @@ class Host:
             # What most calls are. A read may run again, so that nobody asks whether it has been seen.
             known = self.engine.find(target.typeid, target.name)
             if known is not None and known.number == target.number:
-                self._deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller))
+                self._read(client, call, sample)
                 return
         if client.number and self.engine.knows(client.number, call.seq):
             self._feed(call)
@@ -578,7 +601,7 @@ class Host:
             if hosted is None:
                 return
         if call.method in target.readonly:
-            self._deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller))
+            self._read(client, call, sample)
             return
         if not client.number:
             self._open(client, call.now)
@@ -589,6 +612,9 @@ class Host:
             client.above = Ranges()  # the engine knows now
         if call.method == DELETE and self.engine.find(target.typeid, target.name) is not hosted:
             self._note_deleted(hosted.number)
+
+    def _read(self, client: Client, call: Call, sample: Sample | None) -> None:
+        self._deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller, sample=sample))
 
     def _is_slow(self, client: Client, call: Call) -> bool:
         """Tell whether the engine does not remember a call that has been seen; send its reply again."""
@@ -802,6 +828,8 @@ class Host:
 
     def _feed(self, event: Event) -> None:
         outputs = self.engine.step(event)
+        if self._words is not None:
+            self._words.move(self.engine.touched)  # before anything that comes out of it leaves
         if self._log is not None:
             self._log.append(event, outputs, self.engine.verdicts)
         for output in outputs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import attrs
 import msgspec
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Bond", "Caller", "Carried", "Grant", "Handle", "OpaqueValue", "Owner", "Parts"]
+__all__ = ["EVERY", "Bond", "Caller", "Carried", "Grant", "Handle", "OpaqueValue", "Owner", "Parts"]
+
+EVERY: Final = object()  # stands for all keys of an object, where what a step touches is told
 
 # A grant's number is epoch << 40 | n. Epochs start at 1, so a smaller number comes from a server that keeps
 # none, and says nothing across that server's lives.

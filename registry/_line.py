@@ -20,6 +20,7 @@ from registry._leaves import Parts
 from registry._pending import Pending
 from registry._transport import CHUNK, DeadlinePassed, Transport, clock, is_gone, left
 from registry._wire import REPLY, Frame, Kind
+from registry._words import Mapped
 from registry.errors import RegistryError
 
 MOST = 1 << 20  # bytes that are read at once of a large frame
@@ -38,6 +39,7 @@ class Line:
         self._pending: dict[int, Pending] = {}
         self._transport: Transport | None = None
         self.kept: Any = None  # by `_keeper`
+        self.words: Mapped | None = None  # what cached reads hang on, on this connection
 
     def _make_locks(self) -> None:
         # They know their owners: a signal handler may raise between an acquisition and the very next instruction, or
@@ -116,6 +118,7 @@ class Line:
         """Drop a connection, once. Whoever reads from it sees its end."""
         if self._transport is transport:
             self._transport = None
+            self._drop_words()
             self._note("suspended", transport)
         transport.close()
 
@@ -153,6 +156,12 @@ class Line:
                 if transport is not None:
                     self._break(transport)
                 self._await(slot, deadline)
+
+    def _drop_words(self) -> None:
+        """Have nothing answered any more by what was cached on this connection."""
+        words, self.words = self.words, None
+        if words is not None:
+            words.drop()
 
     # -- leader and followers
 

@@ -29,15 +29,18 @@ import warnings
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from registry import __version__, _codec, _peers, _shelf, _wire, hosting
+from registry._cache import Cache
 from registry._leaves import Parts
 from registry._line import Line
-from registry._pending import AgainError, Local, Mark, Pending, thread_name
+from registry._pending import AgainError, Guards, Local, Mark, Pending, thread_name
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone, left
-from registry._wire import CALL, CANCELLED, CONTROL, ERROR, REPLY, Frame, Kind
+from registry._wire import CALL, CANCELLED, CONTROL, ERROR, READ, REPLY, Frame, Kind
+from registry._words import Mapped
 from registry.declarations import Interface
 from registry.errors import (
     CallTimeout,
@@ -85,6 +88,7 @@ class Link(Line):
         self.greeting: Greeting | None = None
         self.closed = False
         self.listeners: dict[int, Callable[[str], object]] = {}
+        self.caches: list[Cache] = []  # of its clients
         self._is_last = False
         self.reset()
 
@@ -107,13 +111,15 @@ class Link(Line):
     def _make_locks(self) -> None:
         super()._make_locks()
         self._threads = threading.local  # what they were made for
-        self.local = Local.for_each_thread()
+        self._relying: WeakValueDictionary[int, Guards] = WeakValueDictionary()
+        self.local = Local.for_each_thread(self._relying)
 
     def _patched(self) -> None:
         """Go on with greenlets for threads, since gevent has replaced these: same session, and same owner here."""
         before, transport = self.local, self._transport
         self._make_locks()
         self.local.__dict__.update(before.__dict__)
+        self._relying[-1] = self.local.guards
         self.kept = None  # by a thread; the next connection has a greenlet see to it
         if transport is not None:
             self._break(transport)  # a socket of the kernel's would keep all greenlets waiting
@@ -186,6 +192,7 @@ class Link(Line):
         readonly: bool = False,
         waiting: bool = False,
         timeout: float | None = None,
+        kind: int = CALL,
     ) -> Frame:
         """Make a call and wait for its reply.
 
@@ -197,9 +204,10 @@ class Link(Line):
             readonly: The method has no effect, so that it may simply be asked again.
             waiting: The method may wait; without `timeout` there is then no deadline.
             timeout: Seconds; None takes the default.
+            kind: READ where the reply may be cached.
 
         Returns:
-            A frame of kind REPLY or ERROR.
+            A frame of kind REPLY, SHOWN or ERROR.
 
         Raises:
             CallTimeout: The deadline came, and the call had no effect.
@@ -209,7 +217,7 @@ class Link(Line):
             LockLost: A lock that this call relies on went with the server's life.
         """
         seconds = timeout if waiting or timeout is not None else self.timeout
-        slot = Pending(CALL, handle, method, arguments, about, readonly, waiting, seconds=seconds)
+        slot = Pending(kind, handle, method, arguments, about, readonly, waiting, seconds=seconds)
         return self._run(slot, None if seconds is None else monotonic() + seconds)
 
     def prepare(
@@ -320,6 +328,23 @@ class Link(Line):
         """The grants that the calls of this thread rely on, innermost last."""
         return self.local.guards
 
+    def rely(self, mark: Mark) -> None:
+        """Have the calls of this thread rely on a grant; its reads are asked then, since they may be refused."""
+        self.local.guards.append(mark)
+        words = self.words
+        if words is not None:
+            words.hold()
+
+    def _is_relying(self) -> bool:
+        return any(guards() for guards in self._relying.valuerefs())
+
+    def _forget(self, slot: Pending) -> None:
+        """Have nothing cached answer that was read before a call which nobody waits for: what follows it is asked."""
+        about = slot.about
+        if about is not None:
+            for cache in self.caches:
+                cache.forget(about.typeid, about.name)
+
     def close(self) -> None:
         """Say goodbye: the session ends, and what it held is freed at once. Calls under way get `Closed`."""
         if self.closed:
@@ -332,6 +357,7 @@ class Link(Line):
                 slot.failure = Closed(f"the client of {self.label}", "connect again")
                 self._wake(slot)
             self._note("")
+            self._drop_words()
             transport, self._transport = self._transport, None
             if transport is not None:
                 self._say_goodbye(transport)
@@ -373,9 +399,11 @@ class Link(Line):
 
     def drop_inherited(self) -> None:
         """In a forked child: let go of the parent's connection and begin a session of one's own."""
-        transport = self._transport
+        transport, words = self._transport, self.words
         if transport is not None:
             transport.drop()
+        if words is not None:
+            words.drop_inherited()
         # A signal handler or a greenlet may have forked inside of a call, which is the parent's to finish.
         for slot in self._pending.values():
             slot.failure = OutcomeUnknown(slot.title, "it was made by the process that this one was forked from")
@@ -433,7 +461,7 @@ class Link(Line):
                     raise StateLost("the session has ended", self.label) if slot.insisting else AgainError
                 if self._later:
                     self._send_later()
-                if slot.kind == CALL and (local.owner != _wire.DEFAULT_OWNER or thread or local.guards or self._above):
+                if local.owner != _wire.DEFAULT_OWNER or thread or local.guards or self._above:
                     self._add_fields(slot, local, thread)
                 self._register(slot)
             try:
@@ -486,6 +514,7 @@ class Link(Line):
         if self.key is session and not (self.closed or slot.seq):
             slot.unattended = True
             self._register(slot)
+            self._forget(slot)
 
     def _send_later(self) -> None:
         while self._later:
@@ -516,6 +545,8 @@ class Link(Line):
             local.session, local.owner = self.key, self._owners
 
     def _add_fields(self, slot: Pending, local: Local, thread: str) -> None:
+        if slot.kind == Kind.CONTROL:
+            return  # it has none
         fields: dict[int, msgspec.Raw] = {}
         if thread:
             fields[_wire.THREAD] = msgspec.Raw(_wire.encode(thread))
@@ -554,7 +585,8 @@ class Link(Line):
             call = _wire.CallBody(slot.handle, slot.method, msgspec.Raw(head), fields)
             body = _wire.call_pieces(call, list(map(self._item, parts))) if parts else _wire.encode(call)
         before, slot.sent = slot.sent, True
-        if self._send_frame(slot.kind, slot.seq, body):
+        kind = CALL if slot.kind == READ and self.words is None else slot.kind
+        if self._send_frame(kind, slot.seq, body):
             self._defined.add(slot.handle)
         else:
             slot.sent = before  # what is not whole is not run
@@ -617,6 +649,7 @@ class Link(Line):
             if self._pending.get(slot.seq) is not slot:
                 return False
             if slot.insisting and slot.failure is None:
+                self._forget(slot)
                 slot.unattended = True  # before a look at the reply: whoever brings that looks in the other order
                 self._dismiss(slot)
                 if slot.reply is None and self._transport is not None:
@@ -651,6 +684,7 @@ class Link(Line):
             slot.abandoned = True
             slot.reply = None
             self._send_cancel(slot, undo=True)
+            self._forget(slot)
 
     def _reconnect(self) -> None:
         """Where the connection is broken, make another: what nobody waits for goes out with it.
@@ -769,6 +803,8 @@ class Link(Line):
             self._known = True
             self._life = dialed.greeting.life
             self.lease, self.heard = answer.lease, sent
+            told = answer.words
+            self.words = None if told is None else Mapped(told, self._generation, self._is_relying)
             self._transport = transport
             self._note("connected", transport)
             for slot in list(self._pending.values()):

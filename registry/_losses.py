@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from registry import _codec, hosting
 from registry._events import Output
+from registry._leaves import EVERY
 from registry._objects import Hosted
 from registry._sessions import Lost
 from registry._wire import Kind
@@ -44,6 +45,7 @@ class Losses:
             engine = self._engine
             notice = _codec.encode(holder.number)
             engine._outputs.append(Output(session.number, 0, Kind.LOST, notice, engine.index))
+            self._engine.touch(0, EVERY)  # what it has cached would answer in the place of the call that is to tell it
 
     def owed(self, call: Call) -> Lost | None:
         """Return the loss that a caller is to be told of by this call, which is not to run then."""

@@ -30,6 +30,7 @@ class Hosted:
         passes_over: Whether those who wait in it are passed over while their session has no connection.
         stopped: Why it refuses further calls, or empty.
         gives_back: Its methods that only give back what a grant gave.
+        keyed: Its methods that touch only what their first argument names.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Hosted:
         "definition",
         "gives_back",
         "instance",
+        "keyed",
         "made",
         "maker",
         "methods",
@@ -70,6 +72,7 @@ class Hosted:
     ) -> None:
         self.number = number
         self.declaration = declaration
+        self.keyed = frozenset(declaration.interface.keyed)
         self.name = name
         self.arguments = arguments
         self.definition = definition

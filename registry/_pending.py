@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
+from collections.abc import MutableMapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -82,7 +85,13 @@ class Pending(msgspec.Struct, eq=False):
 
     @property
     def title(self) -> str:
-        return f"{self.about.title}.{self.method}()" if self.kind == Kind.CALL else f"the question {self.method!r}"
+        return f"the question {self.method!r}" if self.kind == Kind.CONTROL else f"{self.about.title}.{self.method}()"
+
+
+class Guards(list[Mark]):
+    """The grants that the calls of one thread rely on, innermost last."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Local:
@@ -95,17 +104,23 @@ class Local:
     session = b""
     owner = 0
     taking: Pending | None = None
+    everyone: MutableMapping[int, Guards]
+    _numbers = itertools.count()
 
     def __init__(self) -> None:
-        self.guards: list[Mark] = []
+        self.guards = self.everyone[next(self._numbers)] = Guards()
 
     @staticmethod
-    def for_each_thread() -> Local:
+    def for_each_thread(everyone: MutableMapping[int, Guards] | None = None) -> Local:
         """Return an object of which each thread sees one of its own; each greenlet where gevent has replaced threads.
 
         Its class is made now, since that may have happened after this module was imported.
+
+        Args:
+            everyone: Takes what each thread relies on, for as long as the thread lives.
         """
-        each: Local = type("Local", (Local, threading.local), {})()
+        fields = {"everyone": WeakValueDictionary() if everyone is None else everyone}
+        each: Local = type("Local", (Local, threading.local), fields)()
         return each
 
 

@@ -22,6 +22,7 @@ kind         sender  body
 ===========  ======  ========================================================================================
 ATTACH       client  ``Attach``: who the client is; the first frame of a connection
 CALL         client  ``CallBody``: object handle, method, arguments, numbered fields
+READ         client  as CALL; a reply that its session may cache is to be SHOWN
 CANCEL       client  ``CancelBody``: settle this sequence
 OWNER_ENDED  client  the number of an owner that has ended
 CONTROL      client  ``ControlBody``: a question to the server itself (its objects, its status, stop)
@@ -35,6 +36,8 @@ CANCELLED    server  empty: the call of this sequence has and will have no effec
 STANDS       server  the result or the exception again: an undo came too late, the effect of the call stands
 LOST         server  the number of a grant that was taken from this session; sequence 0
 AGAIN        server  empty: a file that the call of this sequence names cannot be taken; send it with the bytes
+SHOWN        server  a version word, its place in 4 bytes and its value in 8, then the result of a read, encoded, which
+                     is what the read would return for as long as the word has this value
 REFUSED      server  why the connection is being closed, as text
 ===========  ======  ========================================================================================
 
@@ -77,6 +80,7 @@ class Kind(IntEnum):
     CONTROL = 5
     GOODBYE = 6
     HEARTBEAT = 7
+    READ = 8
     ATTACHED = 16
     REPLY = 17
     ERROR = 18
@@ -84,12 +88,13 @@ class Kind(IntEnum):
     REFUSED = 20
     STANDS = 21
     HEARD = 22
+    SHOWN = 23
     AGAIN = 24
     LOST = 25
 
 
 # Plain numbers for what is looked at in every call: to look up a member of an enum costs as much as a call.
-CALL, CONTROL = int(Kind.CALL), int(Kind.CONTROL)
+CALL, CONTROL, READ, SHOWN = int(Kind.CALL), int(Kind.CONTROL), int(Kind.READ), int(Kind.SHOWN)
 REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
 WITH_PARTS = (Kind.REPLY, Kind.STANDS)
 
@@ -111,6 +116,8 @@ LONGEST_THREAD = 100  # letters of a thread's name that are kept
 
 HEARTBEAT_BODY = 16  # bytes that a heartbeat may hold
 STAMP = struct.Struct("!d")  # what clients put there: when it was sent, in seconds by their clock
+
+WORD = struct.Struct("!IQ")  # what the body of SHOWN begins with
 
 # The calls of operators: one retires an object, one takes the grant of a number from its holder. No class can expose
 # methods of these names.
@@ -183,17 +190,28 @@ class Attach(msgspec.Struct, frozen=True, array_like=True):
     files: bool = False  # whether it sees the server's directory of large values
 
 
+class Words(msgspec.Struct, frozen=True, array_like=True):
+    """Which file holds the version words of a server life, see `_words`: its path and what tells it from any other."""
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    first: int  # what all words began with
+
+
 class Attached(msgspec.Struct, frozen=True, array_like=True):
     """The answer to `Attach`: whether the session goes on, and if it does not, why.
 
     A session that is silent for longer than its lease, in seconds, ends. It is 0.0 where the server needs no signs of
-    life, since it is told when the process ends.
+    life, since it is told when the process ends. `words` is told to processes of the server's user on its host only.
     """
 
     resumed: bool
     reason: str
     stale: str  # text of a `StaleServer` warning, or empty
     lease: float = 0.0
+    words: Words | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry import _addresses, _codec, _peers
 from registry._addresses import Address
+from registry._cache import Cache
 from registry._link import Link
 from registry._transport import Dialed, dial
 from registry._wire import DELETE
@@ -107,7 +108,7 @@ class ManagerClient:
     ) -> None:
         if not plugins:
             plugins = [name for name in os.environ.get("REGISTRY_PLUGINS", "").split(",") if name]
-        self._home = Home(address, authkey, start, timeout, tuple(plugins), label or "")
+        self._home = Home(address, authkey, start, timeout, tuple(plugins), label or "", cache)
 
     def connect(self) -> Self:
         """Connect now, unless connected. Raises as `connect` does."""
@@ -219,6 +220,7 @@ class Home:
         timeout: float | None,
         plugins: tuple[Any, ...],
         label: str,
+        cache: bool = True,
     ) -> None:
         if address is None:
             address = os.environ.get("REGISTRY_ADDRESS") or _addresses.DEFAULT
@@ -233,6 +235,7 @@ class Home:
         for plugin in plugins:
             _codec.add_source(plugin if isinstance(plugin, str) else id(plugin), partial(_value_types, plugin))
         self._label = label
+        self.cache = Cache(cache)
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -263,7 +266,9 @@ class Home:
             if self._closed:
                 raise Closed(f"this client of {self.address}", "make another one with connect()")
             if self._link is None:
-                self._link = self._make_link()
+                link = self._make_link()
+                link.caches.append(self.cache)
+                self._link = link
             return self._link
 
     def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
@@ -276,6 +281,7 @@ class Home:
 
     def adopt(self, link: Link) -> None:
         """Use a session that is open already, for as long as its clients keep it open."""
+        link.caches.append(self.cache)
         self._link = link
 
     def close(self) -> None:
@@ -284,10 +290,12 @@ class Home:
             link, self._link = self._link, None
             self._closed = True
             listening, self._listening = self._listening, []
+            self.cache.close()
         if link is None:
             return
         for stop in listening:
             stop()
+        link.caches.remove(self.cache)
         with _links_lock:
             link.users -= 1
             last = link.users <= 0
@@ -538,6 +546,7 @@ def _after_fork() -> None:
     _links_lock = threading.Lock()
     for home in _all_homes:
         home._lock = threading.Lock()
+        home.cache.drop_inherited()
     for link in _links.values():
         link.drop_inherited()
 

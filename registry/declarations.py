@@ -19,6 +19,7 @@ item  name         value
 6     `waiting`    list of str out of `exposed`, none of them readonly
 7     `carried`    dict of method to dict of parameter to position, -1 for keyword-only
 8     `doc`        str, one line
+9     `keyed`      list of str out of `exposed`; a server of an earlier version sends none
 ====  ===========  =====================================================================
 
 A later version may append items; an earlier one ignores them.
@@ -32,11 +33,14 @@ import sys
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, MutableSet
-from typing import Any, Final, Generic, Literal, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_origin, get_type_hints
 
 import attrs
 
 from registry.errors import DeclarationError, NotDurable
+
+if TYPE_CHECKING:
+    from inspect import Parameter
 
 __all__ = ["DUNDERS", "ITERATING", "PERS", "RESERVED", "SHAPES", "Interface", "SharedObject", "ValueType"]
 
@@ -84,6 +88,12 @@ _BUILTIN_READS: dict[type, str] = {
     list: _SEQUENCE_READS,
     deque: _SEQUENCE_READS,
     set: _SET_READS,
+}
+# Not those of a list: l[-1] and l[9] may be one item.
+_BUILTIN_KEYED: dict[type, str] = {
+    dict: "__contains__ __delitem__ __getitem__ __setitem__ get pop setdefault",
+    OrderedDict: "__contains__ __delitem__ __getitem__ __setitem__ get pop setdefault",
+    set: "__contains__ add discard remove",
 }
 
 # Where the primitives live that cannot be freed when the process that holds them dies.
@@ -138,6 +148,7 @@ class Interface:
         carried: for each method with such parameters, their positions among its arguments (the object itself
             not counted), or -1 where a parameter is keyword-only.
         doc: the first line of the documentation, or an empty string.
+        keyed: those that touch only what their first argument names, sorted.
     """
 
     typeid: str
@@ -149,6 +160,7 @@ class Interface:
     waiting: tuple[str, ...] = ()
     carried: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict, hash=False)
     doc: str = ""
+    keyed: tuple[str, ...] = ()
 
     def pack(self) -> list[object]:
         """Return the row as plain values for the wire."""
@@ -162,6 +174,7 @@ class Interface:
             list(self.waiting),
             {method: dict(parameters) for method, parameters in self.carried.items()},
             self.doc,
+            list(self.keyed),
         ]
 
     @classmethod
@@ -174,18 +187,19 @@ class Interface:
         if type(row) is not list or len(row) < 9:
             raise DeclarationError("row", "must be a list of at least 9 items", row)
         typeid, per, shape, threaded, exposed, readonly, waiting, carried, doc = row[:9]
+        keyed = row[9] if len(row) > 9 else []
         _check_typeid(typeid)
         _check_choice("per", per, PERS)
         if shape is not None:
             _check_choice("shape", shape, SHAPES)
         if type(threaded) is not bool:
             raise DeclarationError("threaded", "must be a bool", threaded)
-        for field, names in (("exposed", exposed), ("readonly", readonly), ("waiting", waiting)):
+        for field, names in (("exposed", exposed), ("readonly", readonly), ("waiting", waiting), ("keyed", keyed)):
             if type(names) is not list or len(names) > _MAX_NAMES:
                 raise DeclarationError(field, f"must be a list of at most {_MAX_NAMES} names", names)
             for name in names:
                 _check_method(field, name)
-        _check_subsets("", exposed, readonly, waiting)
+        _check_subsets("", exposed, readonly, waiting, keyed)
         if type(carried) is not dict:
             raise DeclarationError("carried", "must be a dict", carried)
         for method, parameters in carried.items():
@@ -210,6 +224,7 @@ class Interface:
             waiting=_ordered(waiting),
             carried={method: dict(parameters) for method, parameters in carried.items()},
             doc=doc,
+            keyed=_ordered(keyed),
         )
 
 
@@ -228,6 +243,10 @@ class SharedObject(Generic[T_co]):
         exposed: methods that clients may call. None means the public methods of the class and those of its
             special methods that are in `DUNDERS`; never attributes, properties or class methods, nor the
             methods that the engine calls, such as ``owner_ended`` or ``load``.
+        keyed: methods that read or change only what their first argument names, such as ``d[k]``, so that a change of
+            one key leaves what clients have cached of the others. Arguments that are equal, as 1 and 1.0 are, must
+            name one thing. Filled in for builtin dicts and sets. Whatever else such a method changes it tells by
+            `registry.hosting.touch`.
         threaded: may block, may do anything; the calls of each owner run on a thread of their own. Such an
             object is never durable and never cached.
         carried: parameters that the server keeps without decoding them, as ``"method.parameter"``.
@@ -255,6 +274,7 @@ class SharedObject(Generic[T_co]):
     waiting: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     exposed: tuple[str, ...] | None = attrs.field(default=None, kw_only=True)
     threaded: bool = attrs.field(default=False, kw_only=True)
+    keyed: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     carried: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     shape: Shape | None = attrs.field(default=None, kw_only=True)
     interface: Interface = attrs.field(init=False, repr=False, eq=False)
@@ -269,6 +289,7 @@ class SharedObject(Generic[T_co]):
         waiting: Iterable[str] = (),
         exposed: Iterable[str] | None = None,
         threaded: bool = False,
+        keyed: Iterable[str] = (),
         carried: Iterable[str] = (),
         shape: Shape | None = None,
     ) -> None:
@@ -291,6 +312,7 @@ class SharedObject(Generic[T_co]):
             waiting=_names(where + "waiting", waiting),
             exposed=None if exposed is None else _names(where + "exposed", exposed),
             threaded=threaded,
+            keyed=_names(where + "keyed", keyed),
             carried=_names(where + "carried", carried),
             shape=shape,
         )
@@ -408,9 +430,11 @@ def _check_method(field: str, name: object) -> None:
         raise DeclarationError(field, f"must hold public method names, or some of {', '.join(sorted(DUNDERS))}", name)
 
 
-def _check_subsets(where: str, exposed: Iterable[str], readonly: Iterable[str], waiting: Iterable[str]) -> None:
+def _check_subsets(
+    where: str, exposed: Iterable[str], readonly: Iterable[str], waiting: Iterable[str], keyed: Iterable[str]
+) -> None:
     exposed = set(exposed)
-    for field, names in (("readonly", readonly), ("waiting", waiting)):
+    for field, names in (("readonly", readonly), ("waiting", waiting), ("keyed", keyed)):
         for name in names:
             if name not in exposed:
                 raise DeclarationError(where + field, "must name exposed methods", name)
@@ -456,7 +480,11 @@ def _derive(record: SharedObject[object]) -> Interface:
     readonly = record.readonly
     if not readonly and cls in _BUILTIN_READS:
         readonly = tuple(name for name in _BUILTIN_READS[cls].split() if name in exposed)
-    _check_subsets(where, exposed, readonly, record.waiting)
+    keyed = record.keyed
+    if not keyed and cls in _BUILTIN_KEYED:
+        keyed = tuple(name for name in _BUILTIN_KEYED[cls].split() if name in exposed)
+    _check_subsets(where, exposed, readonly, record.waiting, keyed)
+    _check_keyed(where, record, cls)
     return Interface(
         typeid=record.typeid,
         per=record.per,
@@ -467,6 +495,7 @@ def _derive(record: SharedObject[object]) -> Interface:
         waiting=_ordered(record.waiting),
         carried=_carried(where, record, cls, exposed),
         doc=_doc(cls if is_class else record.factory) or _doc(cls),
+        keyed=_ordered(keyed),
     )
 
 
@@ -589,16 +618,34 @@ def _carried(
     return found
 
 
-def _position(field: str, entry: str, cls: type, method: str, parameter: str) -> int:
-    from inspect import Parameter, signature
+def _check_keyed(where: str, record: SharedObject[object], cls: type | None) -> None:
+    field = where + "keyed"
+    for name in record.keyed:
+        if cls is None:
+            rule = "needs a known class: annotate the factory with the class that it returns"
+            raise DeclarationError(field, rule, name)
+        first = next(iter(_parameters(field, name, cls, name)), None)
+        if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+            raise DeclarationError(field, "must name methods whose first parameter is the key", name)
+
+
+def _parameters(field: str, entry: str, cls: type, method: str) -> list[Parameter]:
+    """Return the parameters of a method, the object itself not counted."""
+    from inspect import signature
 
     try:
         parameters = list(signature(getattr(cls, method)).parameters.values())
     except (TypeError, ValueError):
         raise DeclarationError(field, f"needs a signature, which {method} does not tell", entry) from None
-    if not isinstance(_bodies(cls).get(method), (staticmethod, *_CLASS_METHODS)):
-        parameters = parameters[1:]
-    for position, candidate in enumerate(parameters):
+    if isinstance(_bodies(cls).get(method), (staticmethod, *_CLASS_METHODS)):
+        return parameters
+    return parameters[1:]
+
+
+def _position(field: str, entry: str, cls: type, method: str, parameter: str) -> int:
+    from inspect import Parameter
+
+    for position, candidate in enumerate(_parameters(field, entry, cls, method)):
         if candidate.name == parameter:
             if candidate.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
                 raise DeclarationError(field, "must name a single parameter", entry)

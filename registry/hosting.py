@@ -7,7 +7,8 @@ is fed the same events must reach the same state. What they need from outside co
 * `call()` tells who calls and when, and gives random bytes and fencing tokens that replay to the same values;
 * `Waiters` lets a method wait **by returning**: nothing of the method runs afterwards, the value given to
   `wake` becomes the reply;
-* `at(time)` asks for `due(now)` to be called, since nothing expires by itself.
+* `at(time)` asks for `due(now)` to be called, since nothing expires by itself;
+* `touch(*keys)` names further keys that a method declared *keyed* has changed, such as what it evicted.
 
 Optional methods of a hosted class that the engine calls, each as a step of its own:
 
@@ -105,6 +106,7 @@ __all__ = [
     "at",
     "call",
     "carry",
+    "touch",
 ]
 
 
@@ -119,6 +121,7 @@ class Steps(Protocol):
     def title(self, target: int) -> str: ...
     def taken(self, step: Call, number: int | None) -> str: ...
     def set_alarm(self, target: int, time: float | None) -> None: ...
+    def touch(self, target: int, key: object) -> None: ...
 
 
 class Holder(NamedTuple):
@@ -395,6 +398,17 @@ def at(time: float | None) -> None:
         if isnan(time):
             raise ValueError("the time of an alarm must be a number")
     step._steps.set_alarm(step.target, None if time == inf else time)
+
+
+def touch(*keys: object) -> None:
+    """Name keys that this step changes besides the first argument of a method declared *keyed*.
+
+    What clients have cached of these keys is asked for again. Elsewhere it says nothing new: any other step that is no
+    read counts as a change of all keys.
+    """
+    step = call()
+    for key in keys:
+        step._steps.touch(step.target, key)
 
 
 def encode_reply(value: object) -> tuple[bool, bytes]:

@@ -31,7 +31,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry import __version__, _addresses, _peers, _plugins, _shelf
+from registry import __version__, _addresses, _peers, _plugins, _shelf, _words
 from registry._addresses import Place
 from registry._attachments import Attachment, Client, Identity
 from registry._connection import Connection
@@ -120,6 +120,8 @@ class ManagerServer:
         self._state = Path(state) if state is not None else None
         self._durability: Durability | None = None
         self._shelf: _shelf.Shelf | None = None
+        self._words: _words.WordFile | None = None
+        self._is_stamping = False
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
@@ -170,6 +172,7 @@ class ManagerServer:
             epoch, life = self._begin(place, since)
             if self._durability is not None:
                 self._durability.begin(epoch, life)
+            self._words = _words.begin(str(place.directory), epoch <= 1, log.info)
             if self._listener is None:
                 self._listener = _listen_unix(Path(self._address.path or ""))
             if self._lock is not None:
@@ -208,6 +211,7 @@ class ManagerServer:
             engine=recovered.engine if recovered is not None else None,
             log=self._durability.log if self._durability is not None else None,
             files=shelf,
+            words=self._words,
         )
         threads.host = self.host
         self._threads = threads
@@ -405,6 +409,9 @@ class ManagerServer:
         shelf, self._shelf = self._shelf, None
         if shelf is not None:
             shelf.close()
+        words, self._words = self._words, None
+        if words is not None:
+            words.close()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -568,6 +575,18 @@ class ManagerServer:
         self.host.fire(self.now())
         self.flush()
 
+    def stamp(self) -> None:
+        """Let the caches of clients answer, from now on for as long as there is any client."""
+        if self._words is not None and not self._is_stamping:
+            self._stamp_again()
+
+    def _stamp_again(self) -> None:
+        self._is_stamping = False
+        if self._words is not None and self._loop is not None and self.host.clients:
+            self._words.stamp()
+            self._is_stamping = True
+            self._loop.call_later(_words.PERIOD, self._stamp_again)
+
     # -- leases
 
     def _tick(self) -> None:
@@ -690,6 +709,9 @@ class ManagerServer:
         if self._durability is not None:
             self._durability.close_inherited()
             self._durability = None
+        if self._words is not None:
+            self._words.close_inherited()
+            self._words = None
         self._loop = None
         self._thread = None
 

@@ -39,15 +39,17 @@ def test_a_seed_is_a_history_of_clients(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.timeout(7200 if LONG else 300)
 def test_clients_keep_their_promises() -> None:
     """Cut off, interrupted, killed, expired and restarted as they are: calls happen once, and losses are told."""
-    calls = lives = 0
+    calls = lives = hits = 0
     for seed in range(SEEDS):
         recording = record(seed)
         problem = wrong(recording)
         assert not problem, f"seed {seed}: {problem}\nto see it again: linearizability.clients.record({seed})"
         calls += len(recording.history)
+        hits += recording.hits
         lives += len({operation.subject.partition("@")[2] for operation in recording.history})
     assert calls > 20 * SEEDS
     assert lives > SEEDS
+    assert hits > SEEDS
 
 
 @pytest.mark.parametrize("mutant", CLIENT_MUTANTS, ids=lambda mutant: mutant.title)

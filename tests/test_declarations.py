@@ -436,21 +436,21 @@ def test_typeids_hide_nothing():
         assert refusal(typeid, dict).field == "typeid"
 
 
-@pytest.mark.parametrize("field", ["readonly", "waiting", "exposed", "carried"])
+@pytest.mark.parametrize("field", ["readonly", "waiting", "exposed", "keyed", "carried"])
 def test_a_string_is_not_a_tuple_of_names(field):
     """A string is refused where names are wanted: it would be a row of letters."""
     error = refusal("jar", Jar, **{field: "get"})
     assert str(error) == (f"jar.{field} must be a tuple or list of names, such as ('get',), not 'get' of type str")
 
 
-@pytest.mark.parametrize("field", ["readonly", "waiting", "exposed", "carried"])
+@pytest.mark.parametrize("field", ["readonly", "waiting", "exposed", "keyed", "carried"])
 @pytest.mark.parametrize("value", [3, [3], [None]])
 def test_names_are_strings(field, value):
     """What holds no strings is refused."""
     assert refusal("jar", Jar, **{field: value}).field == f"jar.{field}"
 
 
-@pytest.mark.parametrize("field", ["readonly", "waiting"])
+@pytest.mark.parametrize("field", ["readonly", "waiting", "keyed"])
 @pytest.mark.parametrize("name", ["missing", "full", "_private", "owner_ended"])
 def test_names_must_be_exposed(field, name):
     """A property of a method that nobody can call is a mistake."""
@@ -462,6 +462,48 @@ def test_never_both_readonly_and_waiting():
     """A method that waits changes the state."""
     error = refusal("jar", Jar, readonly=("get", "take"), waiting=("take",))
     assert (error.field, error.value) == ("jar.waiting", "take")
+
+
+class Shelf:
+    """Have methods with and without a key."""
+
+    def get(self, key): ...
+    def only(self, key, /): ...
+    def count(self): ...
+    def many(self, *keys): ...
+    def named(self, *, key): ...
+    @staticmethod
+    def still(key): ...
+
+
+def test_keyed_methods_have_a_key():
+    """What touches only what its first argument names has one, which can be given by its position."""
+    record = SharedObject("shelf", Shelf, keyed=["still", "get", "only"], readonly=["get"])
+    assert record.keyed == ("still", "get", "only")
+    assert record.interface.keyed == ("get", "only", "still")
+    for name in ("count", "many", "named"):
+        error = refusal("shelf", Shelf, keyed=[name])
+        assert str(error) == (
+            f"shelf.keyed must name methods whose first parameter is the key, not {name!r} of type str"
+        )
+
+
+def test_keyed_methods_have_a_signature():
+    """Whether there is a key must be known when the record is made."""
+
+    def untold(): ...
+
+    error = refusal("x", untold, exposed=["get"], keyed=["get"])
+    assert "keyed needs a known class: annotate the factory" in str(error)
+    error = refusal("x", dict, keyed=["pop"])
+    assert "keyed needs a signature, which pop does not tell" in str(error)
+
+
+def test_builtin_dicts_and_sets_are_keyed():
+    """What they do to one key is known; the items of a list have many names."""
+    assert set(SharedObject("d", dict).interface.keyed) >= {"__getitem__", "__setitem__", "get", "pop"}
+    assert set(SharedObject("s", set).interface.keyed) == {"__contains__", "add", "discard", "remove"}
+    assert SharedObject("l", list).interface.keyed == ()
 
 
 @pytest.mark.parametrize(
@@ -616,7 +658,7 @@ def test_records_are_values():
 
 
 RECORDS = [
-    SharedObject("jar", Jar, readonly=["get"], waiting=["take"], carried=["put.cookie", "put.taste"]),
+    SharedObject("jar", Jar, readonly=["get"], waiting=["take"], keyed=["put"], carried=["put.cookie", "put.taste"]),
     SharedObject("d", dict, per="server"),
     SharedObject("one", annotated, per="call", threaded=True, shape="queue"),
 ]
@@ -628,6 +670,8 @@ def test_rows_cross(record):
     row = record.interface.pack()
     assert Interface.unpack(row) == record.interface
     assert Interface.unpack([*row, {"later": 1}]) == record.interface
+    earlier = Interface.unpack(row[:9])
+    assert earlier == attrs.evolve(record.interface, keyed=())
     assert type(row) is list
 
 
@@ -666,6 +710,9 @@ def test_rows_cross(record):
         (8, "two\nlines"),
         (8, "\x1b[31mred"),
         (8, "x" * 1001),
+        (9, ["missing"]),
+        (9, "get"),
+        (9, None),
     ],
 )
 def test_rows_are_not_trusted(position, value):
@@ -690,7 +737,7 @@ values = st.recursive(
 )
 
 
-@given(position=st.integers(0, 8), value=values)
+@given(position=st.integers(0, 9), value=values)
 def test_any_row_is_understood_or_refused(position, value):
     """Whatever a peer sends is either a row that can be packed again, or a DeclarationError."""
     row = RECORDS[0].interface.pack()

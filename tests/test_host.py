@@ -1185,3 +1185,66 @@ def test_the_thread_of_a_call_is_kept_by_what_it_holds_and_awaits(host: Host) ->
     (waiter,) = host.engine.objects["lock", "l"].waits.values()
     assert str(waiter.caller) == f"client 2, thread {'x' * _wire.LONGEST_THREAD}"
     assert str(host.engine.sessions[1].caller) == "client 1"
+
+
+# -- version words
+
+
+class Words:
+    """Version words that write down when they are moved."""
+
+    told = _wire.Words("a file", 1, 2, 3, 4)
+
+    def __init__(self) -> None:
+        self.moves: list[tuple[list[tuple[int, object]], int]] = []
+        self.pipes: list[Pipe] = []
+
+    def move(self, touched: Iterable[tuple[int, object]]) -> None:
+        self.moves.append((list(touched), sum(len(pipe.attachment.outbox) for pipe in self.pipes)))
+
+    def sample(self, number: int, key: object) -> bytes:
+        return _wire.WORD.pack(number, 7)
+
+
+def test_words_are_told_to_processes_of_our_user() -> None:
+    """Whoever cannot be in the server's trust domain is not told where they are."""
+    host = make_host(words=Words())
+    ours, other = Pipe(host, 1), Pipe(host, 2, domain="")
+    assert ours.attached is not None and ours.attached.words == Words.told
+    assert other.attached is not None and other.attached.words is None
+    without = Pipe(make_host(), 1)
+    assert without.attached is not None and without.attached.words is None
+
+
+def test_words_move_before_anything_leaves() -> None:
+    """When the reply to a change, or what it has set free, is on its way, the words have moved."""
+    words = Words()
+    host = make_host(words=words)
+    waiting, opening = Pipe(host, 1), Pipe(host, 2)
+    waiting.ask("gate:g", "pass_through")
+    words.pipes += [waiting, opening]
+    words.moves.clear()
+    opening.ask("gate:g", "open_all")
+    changed = [unsent for touched, unsent in words.moves if touched]
+    assert changed and not any(changed)
+
+
+def test_only_who_asks_for_a_word_is_shown_one() -> None:
+    """A READ of what may be cached is SHOWN with its word; a CALL, and what looks at the call, has a plain REPLY."""
+    host = make_host(words=Words())
+    pipe = Pipe(host, 1)
+    pipe.ask("odd:o", "note", 1)
+    kinds = []
+    for kind, method in ((Kind.CALL, "numbers"), (Kind.READ, "numbers"), (Kind.READ, "who"), (Kind.READ, "note")):
+        arguments = msgspec.Raw(_codec.encode_arguments((2,) if method == "note" else (), {}))
+        body = _wire.encode(_wire.CallBody(pipe.handles["odd:o", _codec.encode_arguments((), {})], method, arguments))
+        host.receive(pipe.attachment, _wire.Frame(kind, pipe.generation, pipe.next, 0, 0, body), START)
+        pipe.next += 1
+        reader = _wire.Reader()
+        reader.feed(pipe.attachment.outbox.pop())
+        (frame,) = reader
+        kinds.append(frame.kind)
+        if frame.kind == Kind.SHOWN:
+            assert _wire.WORD.unpack_from(frame.body) == (1, 7)
+            assert _codec.decode(frame.body[_wire.WORD.size :]) == [0, 1]
+    assert kinds == [Kind.REPLY, Kind.SHOWN, Kind.REPLY, Kind.REPLY]

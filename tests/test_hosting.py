@@ -178,3 +178,9 @@ def test_looking_at_the_call_is_noticed() -> None:
         assert not step.looked
         getattr(step, name)
         assert step.looked
+
+
+def test_touch_works_only_in_a_step() -> None:
+    """Outside of one there is no object whose key it could be."""
+    with pytest.raises(RuntimeError, match=r"hosting\.call\(\) works only inside a method that the engine runs"):
+        hosting.touch("a key")

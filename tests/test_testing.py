@@ -18,6 +18,7 @@ from checked_classes import declare
 
 from registry import SharedObject
 from registry.errors import DeclarationError, NotDurable, NotShareable
+from registry.hosting import touch
 from registry.testing import CheckFailed, End, Finding, Report, Use, check
 from registry.testing._sets import jumble
 
@@ -533,3 +534,62 @@ def test_a_module_that_others_cannot_import_is_told(tmp_path: Path, monkeypatch:
     assert isinstance(report, Report)
     assert report.seeds == ()
     assert "moody cannot be imported in another interpreter: OSError: not today" in report.skipped[0]
+
+
+# -- what is keyed
+
+
+class Newest:
+    """Keep what was written last, and forget to say what that drives out."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Any, Any] = {}
+
+    def get(self, key: str) -> object:
+        return self.entries.get(key)
+
+    def count(self) -> int:
+        return len(self.entries)
+
+    def put(self, key: str, value: int) -> None:
+        self.entries[key] = value
+        if len(self.entries) > 2:
+            self.drop(next(iter(self.entries)))
+
+    def drop(self, key: str) -> None:
+        self.entries.pop(key, None)
+
+
+class Told(Newest):
+    """As `Newest`, and says it."""
+
+    def drop(self, key: str) -> None:
+        super().drop(key)
+        touch(key)
+
+
+PUTS = [("put", key, 1) for key in ("ant", "bee", "cat", 1, True)]
+KEYED: dict[str, Any] = {"readonly": ("get", "count"), "keyed": ("get", "put")}
+
+
+@pytest.mark.parametrize("reads", [[], [("get", "ant")]], ids=["made up", "given"])
+def test_a_keyed_method_that_changes_another_key_is_named(reads: list[Any]) -> None:
+    """What clients have cached of that key would stay, so the method, the key and the cure are told."""
+    with pytest.raises(CheckFailed) as caught:
+        check(SharedObject("newest", Newest, **KEYED), [*PUTS, *reads], **HERE)
+    (finding,) = caught.value.findings
+    assert (finding.method, finding.what) == (
+        "put",
+        "is declared keyed and changes what get('ant') returns, which clients have cached (in call 3, put('cat', 1))",
+    )
+    assert finding.cure == (
+        "name these keys by registry.hosting.touch() where they change, or take the method out of keyed="
+    )
+    assert str(caught.value).startswith("shared type 'newest' must not be served as it is declared: 1 finding\n")
+
+
+def test_keyed_methods_that_tell_what_they_touch_are_fine() -> None:
+    """What is touched by name, what equals the key, and what is not keyed, may change."""
+    assert check(SharedObject("told", Told, **KEYED), PUTS, **HERE).ran == ("put",)
+    unkeyed = SharedObject("newest", Newest, readonly=("get", "count"))
+    assert check(unkeyed, [*PUTS, ("get", "ant")], **HERE).ran == ("get", "put")

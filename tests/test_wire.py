@@ -70,7 +70,7 @@ def test_the_header_is_as_drawn() -> None:
     data = pack(Kind.CALL, b"ab", generation=3, sequence=4, received=5, applied=6)
     assert data.hex() == "000000020200000000000003" + "".join(f"{number:016x}" for number in (4, 5, 6)) + "6162"
     assert len(data) == HEADER_SIZE + 2 == 38
-    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 24, 25]
+    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25]
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, MAX_BODY, MAX_BODY + 1])

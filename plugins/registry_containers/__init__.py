@@ -27,6 +27,18 @@ DICT = SharedObject(
         "values",
     ),
     waiting=("edit",),
+    keyed=(
+        "__contains__",
+        "__delitem__",
+        "__getitem__",
+        "__setitem__",
+        "compare_and_set",
+        "edit",
+        "get",
+        "incr",
+        "pop",
+        "setdefault",
+    ),
     carried=(
         "__setitem__.value",
         "compare_and_set.expected",

@@ -10,6 +10,7 @@ at, because cron, a service and a shell see different ones, would start a server
 ``key``     the secret that clients show, 32 random bytes
 ``lock``    held by the one live server; its content tells which (`ServerLock`)
 ``epoch``   how many servers have lived here (`EpochFile`)
+``words``   which file holds the version words of the last server (`registry._words`)
 ``log``     what the server has to say when nobody watches it
 ``state``   the directory of the event log
 ==========  =============================================================================================

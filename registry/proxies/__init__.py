@@ -12,13 +12,13 @@ anything else connects, takes the row and fixes the class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from types import FunctionType
 from typing import Any, NoReturn
 
 from registry import _codec
-from registry._snapshots import CONTAINERS
 from registry.declarations import DUNDERS, ITERATING, Interface
-from registry.proxies._base import Proxy, Remote, taking
+from registry.proxies._base import Proxy, Remote, item, taking
 from registry.proxies._containers import MappingShape, SequenceShape, SetShape
 from registry.proxies._locks import ConditionShape, GrantingShape, LockShape, SemaphoreShape, locking
 from registry.proxies._queues import QueueShape
@@ -38,19 +38,67 @@ SHAPES: dict[str | None, type[Proxy]] = {
 }
 
 
+# What these return says something of the whole object: there are no arguments.
+_OF_ITSELF = frozenset({"__bool__", "__float__", "__index__", "__int__", "__len__"})
+
+
 # -- classes
 
 
-def _method(name: str, waiting: bool = False) -> Callable[..., Any]:
+def _method(name: str, waiting: bool) -> Callable[..., Any]:
     def method(self: Proxy, /, *args: object, **kwargs: object) -> Any:
-        value = self._call(name, *args, **kwargs)
-        if type(value) in CONTAINERS and name in self._interface.readonly:
-            return self._snapshot(value)
-        return value
+        return self._call(name, *args, **kwargs)
 
+    return taking(_named(method, name)) if waiting else _named(method, name)
+
+
+# What `_cache.is_valid` does stands here spelled out, since a call of it would double what a hit costs.
+
+
+def _reading(name: str) -> Callable[..., Any]:
+    def method(self: Proxy, /, *args: object, **kwargs: object) -> Any:
+        try:
+            kind, value, view, place, word, words, _ = self._hits[(name, *args) if args else name]
+            if view[place] == word and monotonic() < words.until and not kwargs:
+                if not args or (type(args[0]) is kind and len(args) == 1):
+                    return value
+        except (KeyError, TypeError):
+            pass
+        return self._read(name, args, kwargs)
+
+    return _named(method, name)
+
+
+def _reading_itself(name: str) -> Callable[..., Any]:
+    def method(self: Proxy) -> Any:
+        try:
+            _, value, view, place, word, words, _ = self._hits[name]
+            if view[place] == word and monotonic() < words.until:
+                return value
+        except KeyError:
+            pass
+        return self._read(name, ())
+
+    return _named(method, name)
+
+
+def _reading_key(name: str) -> Callable[..., Any]:
+    def method(self: Proxy, key: object) -> Any:
+        try:
+            kind, value, view, place, word, words, _ = self._hits[name, key]
+            if view[place] == word and monotonic() < words.until and type(key) is kind:
+                return value
+        except (KeyError, TypeError):
+            pass
+        return self._read(name, (key,))
+
+    return _named(method, name)
+
+
+def _named(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"Call `{name}` of the hosted object."
-    return taking(method) if waiting else method
+    return method
 
 
 _classes: dict[bytes, type[Proxy]] = {}
@@ -76,7 +124,14 @@ def _make_class(interface: Interface) -> type[Proxy]:
     for name in interface.exposed:
         # What the shape spells out is the client's side of the same method.
         if name not in spelled:
-            body[name] = _method(name, name in interface.waiting)
+            if name == "__getitem__" and name in interface.readonly:
+                body[name] = item
+            elif name == "__contains__" and name in interface.readonly:
+                body[name] = _reading_key(name)
+            elif name in interface.readonly:
+                body[name] = _reading_itself(name) if name in _OF_ITSELF else _reading(name)
+            else:
+                body[name] = _method(name, name in interface.waiting)
     for name in _PUBLIC.get(interface.shape, frozenset()) - set(interface.exposed):
         body[name] = _Absent()
     for name in ITERATING & set(interface.exposed) - spelled:

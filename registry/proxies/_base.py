@@ -6,12 +6,15 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from registry import _codec
+from registry._cache import Cache, Entry, Shelf, short
 from registry._leaves import Carried, Handle, OpaqueValue
 from registry._pending import Mark
-from registry._snapshots import freeze
+from registry._snapshots import CONTAINERS, freeze, is_sealed, thaw
+from registry._wire import CALL, READ, SHOWN, WORD
 from registry.declarations import Interface
 from registry.errors import NotShareable
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from registry._link import Link
     from registry._pending import Pending
 
-MISSING: Any = object()
+KEYED_SHAPES = ("mapping", "sequence")
 NO_NAMES: Mapping[str, object] = {}  # of arguments
 
 # What a type's row says of a method: whether it is readonly, whether it may wait, and which arguments are carried.
@@ -31,6 +34,7 @@ class Home(Protocol):
 
     address: str
     timeout: float
+    cache: Cache
 
     def link(self) -> Link: ...
     def interface(self, typeid: str) -> Interface: ...
@@ -49,6 +53,7 @@ class Remote:
         typeid: Its type; `name` its name, empty where the type has one object only.
         definition: The arguments that make it, encoded.
         interface: The type's row in the server's table, once it is known.
+        shelf: What this client keeps of it, once it has read it.
     """
 
     __slots__ = (
@@ -62,6 +67,7 @@ class Remote:
         "interface",
         "is_found",
         "name",
+        "shelf",
         "typeid",
     )
 
@@ -77,6 +83,7 @@ class Remote:
         self._at: tuple[Link, bytes] | None = None
         self._handle = 0
         self._verbs: dict[str, Verb] = {}
+        self.shelf: Shelf | None = None
 
     def resolve(self) -> Interface:
         """Take the row of the type, connecting if need be, and read the arguments by it.
@@ -121,6 +128,8 @@ class Remote:
         readonly, waiting, carried = verb
         home = self.home
         link = home.link()
+        if readonly and link.words is not None and home.cache.is_on:
+            return self.read(method, tuple(args), kwargs or NO_NAMES, plain=True)
         at = self._at
         frame = link.call(
             self._handle if at is not None and at[0] is link and at[1] is link.key else self._handle_of(link),
@@ -132,6 +141,71 @@ class Remote:
             timeout=None if waiting else home.timeout,
         )
         return link.result(frame, self._incoming, self, method, self._incoming_row)
+
+    def read(self, method: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, plain: bool = False) -> Any:
+        """Call a method without effect, or return what it would return where this client can tell.
+
+        Args:
+            method: The method.
+            args: Its arguments; `kwargs` those given by name.
+            plain: Return containers that are the caller's alone, and not a snapshot.
+        """
+        _, _, carried = self._verbs.get(method) or self._verb(method)
+        home = self.home
+        link, cache = home.link(), home.cache
+        words = link.words if cache.is_on else None
+        # What relies on a grant is asked, since it is refused once the grant is lost.
+        view = words.view() if words is not None and not link.guards else None
+        is_item = method == "__getitem__"
+        shelf = None
+        if view is not None:
+            shelf = self.shelf
+            if shelf is None or shelf.is_out:
+                shelf = self.shelf = cache.shelf(self.typeid, self.name, self.definition)
+            place, key = short(method, args, kwargs), args[0] if args else None
+            entry = None if place is None else cache.find(shelf, place, key, is_item)
+            if entry is not None:
+                return thaw(entry[1]) if plain else entry[1]
+        opaque = self._opaque if link.same_user else None
+        arguments = _codec.encode_arguments(args, kwargs, carried, _outgoing, opaque)
+        long = (method, arguments, None)
+        if shelf is not None:
+            entry = cache.find(shelf, long, None, False)
+            if entry is not None:
+                value = _codec.decode(entry[1], incoming=self._incoming)
+                return value if plain else self._frozen(value, method, args)
+        at = self._at
+        frame = link.call(
+            self._handle if at is not None and at[0] is link and at[1] is link.key else self._handle_of(link),
+            method,
+            arguments,
+            about=self,
+            readonly=True,
+            timeout=home.timeout,
+            kind=CALL if view is None else READ,
+        )
+        if frame.kind != SHOWN:
+            value = link.result(frame, self._incoming, self, method)
+            return value if plain else self._frozen(value, method, args)
+        body = frame.body[WORD.size :]
+        value = _codec.decode(body, incoming=self._incoming)
+        snapshot = self._frozen(value, method, args)
+        if shelf is not None and words is not None and frame.generation == words.generation:  # else of other words
+            at, word = WORD.unpack_from(frame.body)
+            if place is not None and is_sealed(snapshot):
+                kind = None if place is method else type(key)
+                cache.put(shelf, place, (kind, snapshot, view, at, word, words, len(body)), is_item)
+            else:
+                cache.put(shelf, long, (None, body, view, at, word, words, len(body)), False)
+        return value if plain else snapshot
+
+    def _frozen(self, value: Any, method: str, args: tuple[object, ...]) -> Any:
+        """Return what a read has returned as a snapshot that says where it comes from."""
+        if type(value) not in CONTAINERS:
+            return value
+        name = self.name or self.typeid
+        is_item = method == "__getitem__" and self.interface is not None and self.interface.shape in KEYED_SHAPES
+        return freeze(value, name, args[0]) if is_item else freeze(value, name)
 
     def _verb(self, method: str) -> Verb:
         """Return what the type's row says of a method; asked for once."""
@@ -228,25 +302,37 @@ def _outgoing(value: object) -> object:
     return NotImplemented
 
 
+_EMPTY: dict[Any, Entry] = {}
+
+
 class Proxy:
     """Stand for a hosted object."""
 
-    __slots__ = ("__weakref__", "_local", "_remote")
+    __slots__ = ("__weakref__", "_hits", "_items", "_local", "_remote")
     _remote: Remote
     _local: Any
     _interface: Interface
+    # The tables of what is cached, see `registry._cache`.
+    _items: dict[Any, Entry]
+    _hits: dict[Any, Entry]
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._local = None
+        self._items = self._hits = _EMPTY
 
     def _call(self, method: str, /, *args: object, **kwargs: object) -> Any:
         """Call the hosted method; what comes back is this class's to freeze."""
         return self._remote.invoke(method, args, kwargs)
 
-    def _snapshot(self, value: Any, key: object = MISSING) -> Any:
-        name = self._remote.name or self._remote.typeid
-        return freeze(value, name) if key is MISSING else freeze(value, name, key)
+    def _read(self, method: str, args: tuple[object, ...], kwargs: Mapping[str, object] = NO_NAMES) -> Any:
+        """Return a snapshot of what a hosted method returns that has no effect."""
+        remote = self._remote
+        value = remote.read(method, args, kwargs)
+        shelf = remote.shelf
+        if shelf is not None:
+            self._items, self._hits = shelf.items, shelf.hits
+        return value
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
@@ -281,6 +367,18 @@ class Proxy:
 
     def __deepcopy__(self, memo: object) -> Proxy:
         return self
+
+
+def item(self: Proxy, key: object) -> Any:
+    """Return what `__getitem__` of the hosted object returns."""
+    try:
+        # What `_cache.is_valid` does, spelled out: a hit is a tenth of a microsecond.
+        kind, value, view, place, word, words, _ = self._items[key]
+        if view[place] == word and monotonic() < words.until and type(key) is kind:
+            return value
+    except (KeyError, TypeError):
+        pass
+    return self._read("__getitem__", (key,))
 
 
 def taking(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -54,7 +54,7 @@ class Hold:
         self._guards = self._link.guards
         self._mark = remote.mark(number or 0)
         if number is not None:
-            self._guards.append(self._mark)
+            self._link.rely(self._mark)
 
     def push(self, stack: list[Hold], grant: Grant) -> None:
         """Stand in a row of blocks, with what was granted, until this one has been left."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from registry._codec import carry_dict
 from registry._leaves import OpaqueValue
-from registry._snapshots import CONTAINERS
 from registry.errors import EditConflict, LockLost, RegistryError, SnapshotError
-from registry.proxies._base import Proxy, taking
+from registry.proxies._base import Proxy, item, taking
 from registry.proxies._blocks import Hold, Leaving, leaving, opening
 
 if TYPE_CHECKING:
@@ -36,18 +36,21 @@ class MappingShape(Container):
     """A mapping in which every verb is one call."""
 
     __slots__ = ()
+    __getitem__ = item
 
     def _content(self) -> Any:
         return self._call("copy") if "copy" in self._interface.exposed else dict(self._call("items"))
 
-    def __getitem__(self, key: object) -> Any:
-        value = self._remote.invoke("__getitem__", (key,))
-        return self._snapshot(value, key) if type(value) in CONTAINERS else value
-
     def get(self, key: object, default: Any = None) -> Any:
         """Return the value of `key`, or `default`, which never leaves this process."""
         try:
-            return self[key]
+            kind, value, view, place, word, words, _ = self._items[key]
+            if view[place] == word and monotonic() < words.until and type(key) is kind:
+                return value
+        except (KeyError, TypeError):
+            pass
+        try:
+            return self._read("__getitem__", (key,))
         except KeyError:
             return default
 
@@ -66,15 +69,15 @@ class MappingShape(Container):
 
     def keys(self) -> Any:
         """Return the keys of one moment."""
-        return self._snapshot(self._call("keys"))
+        return self._read("keys", ())
 
     def values(self) -> Any:
         """Return the values of one moment."""
-        return self._snapshot(self._call("values"))
+        return self._read("values", ())
 
     def items(self) -> Any:
         """Return the pairs of one moment."""
-        return self._snapshot(self._call("items"))
+        return self._read("items", ())
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._call("__iter__"))
@@ -183,15 +186,13 @@ class SequenceShape(Container):
     """A sequence; iteration and comparison take one call."""
 
     __slots__ = ()
+    __getitem__ = item
 
     def _content(self) -> Any:
         return self._call("copy") if "copy" in self._interface.exposed else list(self._call("__iter__"))
 
-    def __getitem__(self, index: object) -> Any:
-        return self._snapshot(self._call("__getitem__", index), index)
-
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._snapshot(self._call("__iter__")))
+        return iter(self._read("__iter__", ()))
 
     def copy(self) -> list[Any]:
         """Return the whole sequence of one moment as a plain list."""

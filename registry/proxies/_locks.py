@@ -113,7 +113,7 @@ class Bond:
         if link.key is not self._session:
             raise LockLost(self._remote.title, "the session that held it has ended", link.label)
         mark = self._remote.mark(grant.number)
-        link.guards.append(mark)
+        link.rely(mark)
         try:
             yield grant
         finally:

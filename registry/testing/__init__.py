@@ -20,7 +20,8 @@ session dies. Then each of its moments is played again by itself, in an engine t
 
 * with other histories of the sets in the object's state, since the order of a set does not survive a restore;
 * under `sys.setprofile`, which sees clocks, random numbers, the environment and files;
-* in interpreters of their own with different hash seeds, if they can import the class.
+* in interpreters of their own with different hash seeds, if they can import the class;
+* where methods are declared *keyed*, with a look at what is read of the other keys before and after.
 
 Values are compared in canonical form, attribute by attribute, those that the state does not save too. What stays
 unseen is what no call of the series reaches, so give it calls that do; the `Report` names methods that

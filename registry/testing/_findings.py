@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from registry.testing._keys import strays
 from registry.testing._passes import Moment, Outcome, Recording, Trouble, difference
 from registry.testing._places import of_attribute, of_kept_sets, of_local_sets, of_method, written
 from registry.testing._watch import Watch
@@ -17,6 +18,7 @@ _SAVE: Final = (
     "name it in check(derived=...) if the class makes it again from the rest whenever it is needed"
 )
 _KEEP: Final = "keep everything in the object's own attributes: not in its class, its module or a cache of functions"
+_TOUCH: Final = "name these keys by registry.hosting.touch() where they change, or take the method out of keyed="
 #: Passes over the series: in an engine that was restored, with sets of another history, in other interpreters.
 RESTORED: Final = "after a restore"
 JUMBLED: Final = "after a restore, with sets of another history"
@@ -64,9 +66,10 @@ class CheckFailed(AssertionError):
         self.findings = findings
 
     def __str__(self) -> str:
+        how = "as it is declared" if all(finding.cure == _TOUCH for finding in self.findings) else "with a log"
         count = "1 finding" if len(self.findings) == 1 else f"{len(self.findings)} findings"
         rows = [f"{number}. {finding}" for number, finding in enumerate(self.findings, 1)]
-        return "\n".join([f"shared type {self.typeid!r} must not be served with a log: {count}", *rows])
+        return "\n".join([f"shared type {self.typeid!r} must not be served {how}: {count}", *rows])
 
 
 class Findings:
@@ -91,8 +94,8 @@ class Findings:
             self.add((sight.doing, written(place)), self._named(sight.method), sight.doing, [place], sight.cure)
 
     def troubles(self) -> None:
-        """Add what was found while the series was recorded."""
-        for trouble in self._recording.troubles:
+        """Add what was found while the series was recorded, and of what is keyed."""
+        for trouble in (*self._recording.troubles, *strays(self._recording)):
             number = self._recording.moments.index(trouble.moment)
             method = self._method(trouble.moment, number)
             names = ", ".join(map(repr, filter(None, trouble.names)))
@@ -153,6 +156,8 @@ def _worded(trouble: Trouble, names: str) -> tuple[str, str]:
     which = f"attribute {names}" if names else "the state"
     if trouble.kind == "unsaved":
         return f"leaves {which} out of the state: after a restore it {trouble.text}", _SAVE
+    if trouble.kind == "stray":
+        return f"is declared keyed and changes what {trouble.text} returns, which clients have cached", _TOUCH
     if trouble.kind == "readonly":
         rule = "take it out of readonly=, or let it change nothing; counts of reads belong in the caller"
         return f"is declared readonly and changes {which}", rule

@@ -97,6 +97,8 @@ class Record:
         self.fed: dict[tuple[str, int], int] = {}
         self.seen: dict[str, int] = {}  # the latest event that each session has seen the outcome of
         self.losses: list[int] = []  # the last events that were left each time what had been answered was lost
+        self.looks: list[Operation] = []  # what was answered without a request
+        self.answers: dict[int, float] = {}  # when each life of the server had first answered somebody
 
     def tick(self) -> float:
         """Return the next moment."""
@@ -128,6 +130,7 @@ class Record:
             attempt.fate = "unknown"
         elif frame is not None:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
+            self.answers.setdefault(self.lives[attempt.session], now)
             if attempt.begun > self.ended.get(attempt.session, inf):
                 self.broken.append(f"{attempt.call} was answered in a session that had ended, which nobody was told")
             for other in attempt.confirms:
@@ -188,6 +191,7 @@ class Record:
         for attempt in self.attempts:
             if attempt.applied > kept and attempt.fate in ("answered", "undone"):
                 self.void(attempt)
+                self.looks.clear()  # some may have shown what is lost
 
     def void(self, attempt: Attempt) -> None:
         """The answer to an attempt is lost: what came of it is unknown where it has begun before, and nothing else."""
@@ -214,9 +218,13 @@ class Record:
                     rows[subject].append((attempt.call, False))
         return {subject: tuple(sorted(row)) for subject, row in rows.items()}
 
+    def has_called(self, session: str) -> bool:
+        """Tell whether anything was sent in a session yet."""
+        return any(attempt.slot.sent and attempt.session == session for attempt in self.attempts)
+
     def session_ended(self, session: str, life: int, begun: float, unheard: dict[str, Any]) -> None:
         """The server has ended a session, after the moment `begun`."""
-        if not any(attempt.slot.sent and attempt.session == session for attempt in self.attempts):
+        if not self.has_called(session):
             return  # its client never heard that it was there, and may begin it once more
         now = self.ended[session] = self.tick()
         for subject, row in unheard.items():
@@ -227,6 +235,16 @@ class Record:
         if session in self.lives:
             end = self.operation("rlock:r", session, (session, thread), "leave", None, self.tick(), inf, UNKNOWN)
             self.ends.append(end)
+
+    def looked(
+        self, session: str, thread: int, subject: str, verb: str, argument: Any, begun: float, result: Any
+    ) -> None:
+        """A read was answered from a client's cache."""
+        process, now = (session, thread), self.tick()
+        for life, since in self.answers.items():
+            if life > self.lives[session] and since < begun:
+                self.broken.append(f"{subject} was read as in a life of the server after which another has answered")
+        self.looks.append(self.operation(subject, session, process, verb, argument, begun, now, result))
 
     def operation(
         self,
@@ -256,7 +274,7 @@ class Record:
 
     def history(self) -> tuple[Operation, ...]:
         """Return the operations."""
-        rows = list(self.ends)
+        rows = [*self.ends, *self.looks]
         for attempt in self.attempts:
             if attempt.slot.seq and attempt.fate != "nothing" and attempt.session in self.lives:
                 rows += self.operations(attempt)
@@ -324,7 +342,8 @@ class Record:
         frame = attempt.heard
         if attempt.fate != "answered" or frame is None:
             return UNKNOWN
-        value = _codec.decode(frame.body, incoming=opened)
+        body = frame.body[_wire.WORD.size :] if frame.kind == Kind.SHOWN else frame.body
+        value = _codec.decode(body, incoming=opened)
         subject = self.subject(attempt)
         if isinstance(value, BaseException):
             return type(value)

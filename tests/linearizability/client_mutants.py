@@ -16,10 +16,12 @@ from linearizability.mutants import Change, Method, Mutant
 from registry import _wire
 from registry._attachments import Attachment
 from registry._host import Host
+from registry._leaves import EVERY
 from registry._link import Link
 from registry._pending import Pending
 from registry._transport import Transport, is_gone
 from registry._wire import Frame, Kind
+from registry._words import WordPool
 from registry.errors import RegistryError
 
 CLIENT_MUTANTS: list[Mutant] = []
@@ -226,3 +228,19 @@ def _() -> tuple[Change, ...]:
         return merging
 
     return ((Link, "_enter_session", change),)
+
+
+@mutant("words do not move", "counter")
+def _() -> tuple[Change, ...]:
+    return ((WordPool, "move", lambda move: lambda self, touched: None),)
+
+
+@mutant("a key moves the word of another", "dict")
+def _() -> tuple[Change, ...]:
+    def change(move: Method) -> Method:
+        def misled(self: WordPool, touched: Any) -> None:
+            move(self, [(number, key if key is EVERY else "another") for number, key in touched])
+
+        return misled
+
+    return ((WordPool, "move", change),)

@@ -29,13 +29,13 @@ from linearizability.attempts import KINDS, PERMITS, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
-from registry import SharedObject, _keeper, _line, _link, _transport, _wire
+from registry import SharedObject, _cache, _keeper, _line, _link, _transport, _wire, _words, proxies
 from registry._attachments import Client, Identity
 from registry._engine import Engine
 from registry._host import Host, Log
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
-from registry.proxies import _locks
+from registry.proxies import _base, _containers, _locks
 from registry_containers import COUNTER, DICT
 from registry_queues import QUEUE
 from registry_sync import LOCK, RLOCK, SEMAPHORE
@@ -47,7 +47,11 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
 #: What of the product blocks, reads the clock, or draws random numbers.
-MODULES: tuple[ModuleType, ...] = (_link, _line, _transport, _locks, _keeper)
+MODULES: tuple[ModuleType, ...] = (
+    _link, _line, _transport, _locks, _keeper, _words, _cache, proxies, _base, _containers,
+)  # fmt: skip
+#: Where a thread may lose its turn between any two lines.
+FINE = [module.__file__ for module in (_link, _line, _words, _cache, proxies, _base, _containers) if module.__file__]
 
 
 @attrs.frozen
@@ -60,6 +64,7 @@ class Recording:
         refused: What the host said was against the protocol; no client of ours is to be told so.
         broken: What else is not as it is promised.
         stalled: Who was still waiting when the simulation gave up.
+        hits: How many reads were answered without a request.
     """
 
     history: tuple[Operation, ...]
@@ -67,9 +72,22 @@ class Recording:
     refused: tuple[str, ...]
     broken: tuple[str, ...]
     stalled: tuple[str, ...]
+    hits: int
 
 
 # -- the server
+
+
+class Words(_words.WordPool):
+    """The version words of one life, in memory that the clients on its machine see."""
+
+    def __init__(self, world: World, number: int) -> None:
+        super().__init__(memoryview(bytearray(_words.SIZE)).cast("Q"), number)
+        self.world = world
+        self.told = _wire.Words(str(number), 0, 0, _words.SIZE, number)
+
+    def stamp(self) -> None:
+        self.view[_words.STAMP] = int(self.world.crew.now * 1e9) + 1
 
 
 class Life(Host):
@@ -84,8 +102,17 @@ class Life(Host):
             epoch=number, life=number.to_bytes(16, "big"), plugins={}, log="memory" if log is None else "process",
         )  # fmt: skip
         seed = b"%d" % number
-        now, lease = world.wall, world.lease
-        super().__init__(DECLARATIONS, identity, seed=seed, now=now, lease=lease, engine=engine, log=log)
+        self.words = world.words[str(number)] = Words(world, number)
+        super().__init__(
+            DECLARATIONS,
+            identity,
+            seed=seed,
+            now=world.wall,
+            lease=world.lease,
+            engine=engine,
+            log=log,
+            words=self.words,
+        )
         self.number = 1
         if log is None:
             self.number = number
@@ -121,7 +148,7 @@ class World:
         self.calls = calls
         self.items = 0
         self.is_fine = random.random() < 0.25
-        self.crew = Crew(random, random.choice((0.01, 0.05)) if self.is_fine else 0.0, [_link.__file__, _line.__file__])
+        self.crew = Crew(random, random.choice((0.01, 0.05)) if self.is_fine else 0.0, FINE)
         self.record = Record()
         self.lease = random.choice((0.3, 1.0, 5.0, 30.0))
         # Some seeds are quiet, so that long stretches without trouble are seen too.
@@ -135,6 +162,9 @@ class World:
         self.dead: list[Program] = []
         self.making: Program | None = None
         self.left: set[str] = set()  # the types of which something may be held by nobody
+        self.hits = 0  # reads that were answered without a request
+        self.words: dict[str, Words] = {}
+        self.crashed = 0.0
         self.life = 1
         self.host: Life | None = self.make_life()
 
@@ -169,6 +199,7 @@ class World:
             "_keeper": keeper,
             "_current": lambda: keeper,
             "_is_writable": lambda number: True,
+            "map_words": lambda told: self.words[told.path].view,
         }
         with replaced(self.crew, MODULES, **others):
             try:
@@ -185,7 +216,12 @@ class World:
                 self.record.broken.append(f"{program.name} was never told of the loss of its sessions {sessions}")
         history = self.record.history()
         return Recording(
-            history, self.record.models(history), tuple(self.refused), tuple(self.record.broken), tuple(stalled)
+            history,
+            self.record.models(history),
+            tuple(self.refused),
+            tuple(self.record.broken),
+            tuple(stalled),
+            self.hits,
         )
 
     def draw_key(self, size: int) -> bytes:
@@ -236,6 +272,8 @@ class World:
         downs = [wire for wire in self.wires if wire.arrived < len(wire.down)]
         trouble = self.trouble
         due = self.host.next_due() if self.host is not None else None
+        if self.host is not None and self.random.random() < 0.1:
+            self.host.words.stamp()
         things: list[tuple[Callable[[], object], float]] = [(self.pass_time, 0.2 if self.calls > 0 else 0.0)]
         if able:
             things.append((lambda: self.crew.go_on(self.random.choice(able)), 20))
@@ -419,10 +457,14 @@ class World:
             wire.cut()
             wire.up.clear()
         self.wires.clear()
-        self.host = None
+        self.host, self.crashed = None, self.crew.now
 
     def revive(self) -> None:
-        """Let a server come."""
+        """Let a server come. It poisons the words of the last, or waits if it cannot."""
+        if self.random.random() < 0.5:
+            self.words[str(self.life)].poison()
+        else:
+            self.crew.now = max(self.crew.now, self.crashed + _words.LEASE)
         self.life += 1
         self.host = self.make_life()
 

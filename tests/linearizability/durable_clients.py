@@ -97,7 +97,15 @@ class DurableWorld(Logged, World):
         broken = (*found.broken, *self.disk.broken)
         models = {**found.models, **self.record.models(tuple(operation for row in self.earlier for operation in row))}
         return DurableRecording(
-            found.history, models, found.refused, broken, found.stalled, tuple(self.earlier), self.life, self.lost
+            found.history,
+            models,
+            found.refused,
+            broken,
+            found.stalled,
+            found.hits,
+            tuple(self.earlier),
+            self.life,
+            self.lost,
         )
 
     # -- lives of the server
@@ -188,7 +196,8 @@ class DurableWorld(Logged, World):
             self.fed.setdefault((self.sessions[session.key], event.seq), index)
 
     def session_ended(self, session: str, begun: float) -> None:
-        self.ends.append(End(session, begun, self.engine.index, self.record.unheard(session)))
+        if self.record.has_called(session):  # now, since its client may begin it once more until the end is safe
+            self.ends.append(End(session, begun, self.engine.index, self.record.unheard(session)))
         self.note_safe(self.log.safe)
 
     def note_safe(self, index: int) -> None:

@@ -47,7 +47,7 @@ class Wire:
         self.world = world
         self.process = process
         self.host = host
-        self.attachment = Attachment("", process.name, leased=not process.is_local)
+        self.attachment = Attachment("here" * process.is_local, process.name, leased=not process.is_local)
         self.attachment.sink = self
         self.reader = _wire.Reader()
         self.up = bytearray()
@@ -319,7 +319,7 @@ class Program(Process):
             self.unsaid = {session: when for session, when in self.unsaid.items() if when < attempt.begun}
         if isinstance(error, StateLost) and not self.changed and not self.world.is_fine:
             self.world.record.broken.append(f"{self.name} had changed nothing and was told {error!r}")
-        if error is None and attempt.heard is not None and attempt.heard.kind == Kind.REPLY:
+        if error is None and attempt.heard is not None and attempt.heard.kind in (Kind.REPLY, Kind.SHOWN):
             lost = {session for session in self.untold if session < number}
             self.unsaid |= dict.fromkeys(lost, self.world.record.time)
             self.untold -= lost
@@ -356,6 +356,7 @@ class Thread:
         """Make some calls that do nothing, with which all that was given up before is settled."""
         link = self.program.link
         for _ in range(10):
+            self.program.client._home.cache.forget("counter", "c")  # or else it is no call
             self.attempt(lambda: self.program.counter.get())
             if not any(slot.abandoned or slot.unattended for slot in link._pending.values()):
                 return
@@ -387,7 +388,10 @@ class Thread:
     def use_counter(self) -> None:
         random, counter = self.world.random, self.program.counter
         verb = random.choice(("incr", "incr", "decr", "get"))
-        getattr(counter, verb)(*(() if verb == "get" else (random.randint(1, 3),)))
+        if verb == "get":
+            self.look("counter:c", "get", None, counter.get)
+        else:
+            getattr(counter, verb)(random.randint(1, 3))
 
     def use_dict(self) -> None:
         random, shared = self.world.random, self.program.dict
@@ -396,7 +400,7 @@ class Thread:
         if what < 2:
             shared[key] = small
         elif what == 2:
-            shared[key]
+            self.look("dict:d", "__getitem__", (key,), lambda: shared[key])
         elif what == 3:
             shared.get(key)
         elif what == 4:
@@ -416,7 +420,7 @@ class Thread:
         elif what < 0.6:
             queue.get(timeout=timeout)
         elif what < 0.7:
-            queue.qsize()
+            self.look("queue:q", "qsize", None, queue.qsize)
         else:
             with queue.claim(timeout=timeout):
                 self.work()
@@ -427,7 +431,7 @@ class Thread:
         random, lock = self.world.random, self.program.lock
         what = random.random()
         if what < 0.05:
-            lock.locked()
+            self.look("lock:l", "locked", None, lock.locked)
         elif what < 0.15:
             lock.release()  # whoever of this process has acquired it, and relies on it
         elif what < 0.4 and not self.program.grants:
@@ -444,7 +448,7 @@ class Thread:
         random, rlock = self.world.random, self.program.rlock
         what = random.random()
         if what < 0.1:
-            rlock.locked()
+            self.look("rlock:r", "locked", None, rlock.locked)
         elif what < 0.6:
             again = partial(self.within, rlock, self.work)
             self.within(rlock.acquire(timeout=random.choice((0.3, 1.0, 3.0))), again)
@@ -457,13 +461,28 @@ class Thread:
         random, semaphore = self.world.random, self.program.semaphore
         what = random.random()
         if what < 0.1:
-            semaphore.value()
+            self.look("semaphore:s", "value", None, semaphore.value)
         elif what < 0.4 and not self.program.grants:
             self.within(semaphore, self.work)
         elif self.program.grants and what < 0.7:
             self.give_back()
         else:
             self.take("semaphore", semaphore)
+
+    def look(self, subject: str, verb: str, argument: Any, read: Callable[[], Any]) -> None:
+        """Read something once or a few times. What is answered without a request is written down here."""
+        program, world = self.program, self.world
+        link, record = program.link, world.record
+        for _ in range(world.random.choice((1, 3, 6))):
+            begun, words, before = record.tick(), link.words, len(record.attempts)
+            result = read()
+            made = [attempt for attempt in record.attempts[before:] if attempt.client == program.name]
+            # Where the connection was replaced meanwhile nobody can say from here which life has answered.
+            if link.words is words and not any(attempt.thread == self.place for attempt in made):
+                session = f"{program.name}.{link.count}"
+                record.looked(session, self.place, subject, verb, argument, begun, result)
+                world.hits += 1
+            world.crew.point()
 
     def within(self, held: Any, use: Callable[[], object]) -> None:
         """Do something inside a block, some times."""
