@@ -45,6 +45,7 @@ from registry._events import (
     Suspended,
     Verdicts,
 )
+from registry._leases import Leases
 from registry._leaves import Caller, Parts
 from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
@@ -78,7 +79,7 @@ class Words(Protocol):
         """Return the word that a read of an object hangs on, and what it is."""
 
 
-class Host:
+class Host(Leases):
     """One server life without its sockets.
 
     Args:
@@ -116,17 +117,14 @@ class Host:
         files: Files | None = None,
         words: Words | None = None,
     ) -> None:
+        super().__init__(lease)
         self.declarations = declarations
         self.identity = identity
-        self.lease = lease
         self.engine = engine or Engine(declarations)
         self.recovered = self.engine.index
-        self.clients: dict[bytes, Client] = {}
         self.calls = 0
         self.dirty: list[Attachment] = []
         self._numbered: dict[int, Client] = {}
-        self._suspended: dict[bytes, None] = {}
-        self._leased: dict[bytes, None] = {}  # connected, and to give signs of life
         self._deleted: dict[int, None] = {}
         # While every session is of one trust domain, no reply needs a second look before it leaves.
         self._domains: set[str] = set()
@@ -322,12 +320,6 @@ class Host:
         self.clients[client.key] = client
         self._domains.add(client.domain)
 
-    def suspend(self, client: Client, until: float) -> None:
-        """Believe a session until a time; it ends then, unless it is resumed."""
-        if client.key in self.clients:
-            client.expires = until
-            self._suspended[client.key] = None
-
     def resume(self, client: Client, now: float) -> None:
         """Believe a session again for as long as its shell does."""
         client.expires = None
@@ -381,58 +373,6 @@ class Host:
         due = self.engine.next_due()
         if due is not None and due <= now:
             self._feed(Advance(now=now))
-
-    @property
-    def believes(self) -> bool:
-        """Whether any session lives on its lease, so that it must be judged in time."""
-        return bool(self._suspended or self._leased)
-
-    def judge(
-        self, now: float, is_behind: Callable[[Attachment], bool] = lambda attachment: False
-    ) -> list[tuple[Client, Attachment | None]]:
-        """End the sessions that have been silent, or without a connection, for longer than their lease.
-
-        To be called when everything that had come by `now` has been taken.
-
-        Args:
-            now: Seconds since 1970.
-            is_behind: Tells whether a connection has brought what has not been taken yet: its session is alive.
-
-        Returns:
-            The sessions that were ended, with their connections; the shell closes these.
-        """
-        ended: list[tuple[Client, Attachment | None]] = []
-        for key in list(self._suspended):
-            client = self.clients[key]
-            if client.expires is not None and client.expires <= now:
-                self.end(client, now)
-                ended.append((client, None))
-        for key in list(self._leased):
-            client, attachment = self.clients[key], self.clients[key].attachment
-            if client.heard + self.lease > now:
-                continue
-            if attachment is not None and is_behind(attachment):
-                client.heard = now
-                continue
-            self.end(client, now)
-            ended.append((client, attachment))
-        return ended
-
-    def next_judgement(self) -> float | None:
-        """Return when a lease runs out next, or None."""
-        times = [self.clients[key].heard + self.lease for key in self._leased]
-        times += [until for key in self._suspended if (until := self.clients[key].expires) is not None]
-        return min(times, default=None)
-
-    def credit(self, seconds: float, now: float) -> None:
-        """Make every lease longer, up to a whole one from now: for so long the server itself could hear nobody."""
-        for key in self._leased:
-            client = self.clients[key]
-            client.heard = max(client.heard, min(now, client.heard + seconds))
-        for key in self._suspended:
-            client = self.clients[key]
-            if client.expires is not None:
-                client.expires = max(client.expires, min(now + self.lease, client.expires + seconds))
 
     def _beat(self, attachment: Attachment, frame: Frame) -> None:
         """Answer a heartbeat; that it has come is all that counts."""

@@ -29,7 +29,7 @@ PURE = {
     "hookspecs", "hosting", "_auth",
     "_events", "_objects", "_sessions", "_outcomes", "_deadlines",
     "_losses", "_deadlock", "_engine", "_image", "_questions",
-    "_attachments", "_host", "_plugins",
+    "_attachments", "_leases", "_host", "_plugins",
 }  # fmt: skip
 IMPURE = {"asyncio", "multiprocessing", "random", "selectors", "socket", "ssl", "threading", "time", "uvloop"}
 

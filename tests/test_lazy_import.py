@@ -25,6 +25,7 @@ CLIENT_PATH = (
     "registry._words",
     "registry._transport",
     "registry._line",
+    "registry._joining",
     "registry._link",
     "registry._cache",
     "registry._keeper",

@@ -29,7 +29,7 @@ from linearizability.attempts import KINDS, PERMITS, Record
 from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
-from registry import SharedObject, _cache, _keeper, _line, _link, _transport, _wire, _words, proxies
+from registry import SharedObject, _cache, _joining, _keeper, _line, _link, _transport, _wire, _words, proxies
 from registry._attachments import Client, Identity
 from registry._engine import Engine
 from registry._host import Host, Log
@@ -48,10 +48,14 @@ DECLARATIONS: dict[str, SharedObject[Any]] = {
 }
 #: What of the product blocks, reads the clock, or draws random numbers.
 MODULES: tuple[ModuleType, ...] = (
-    _link, _line, _transport, _locks, _keeper, _words, _cache, proxies, _base, _containers,
+    _link, _joining, _line, _transport, _locks, _keeper, _words, _cache, proxies, _base, _containers,
 )  # fmt: skip
 #: Where a thread may lose its turn between any two lines.
-FINE = [module.__file__ for module in (_link, _line, _words, _cache, proxies, _base, _containers) if module.__file__]
+FINE = [
+    module.__file__
+    for module in (_link, _joining, _line, _words, _cache, proxies, _base, _containers)
+    if module.__file__
+]
 
 
 @attrs.frozen
