@@ -233,6 +233,8 @@ class Home:
         self.plugins = plugins
         _codec.add_source(ARRAYS, partial(_value_types, ARRAYS))
         for plugin in plugins:
+            if isinstance(plugin, str) and _is_file(plugin):
+                plugin = os.path.abspath(plugin)  # where it is now, whatever directory this process goes to
             _codec.add_source(plugin if isinstance(plugin, str) else id(plugin), partial(_value_types, plugin))
         self._label = label
         self.cache = Cache(cache)
@@ -479,11 +481,15 @@ def _absence(address: Address, error: OSError | None) -> str:
     return f'nothing listens there ({reason}); start one with "registry serve --address {address}"'
 
 
+def _is_file(plugin: str) -> bool:
+    return plugin.endswith(".py") or "/" in plugin or os.sep in plugin
+
+
 def _value_types(plugin: Any) -> Iterable[ValueType]:
     """Return what a plugin that a client names declares of values; it is imported, but pluggy is not asked."""
     if isinstance(plugin, str):
         module = sys.modules.get(plugin)
-        if module is None and (plugin.endswith(".py") or "/" in plugin or os.sep in plugin):
+        if module is None and _is_file(plugin):
             from registry import _plugins
 
             module = _plugins.from_file(plugin)

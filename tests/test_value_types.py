@@ -99,11 +99,12 @@ VALUES: list[Any] = [
 @pytest.fixture(autouse=True)
 def table() -> Iterator[None]:
     """Give each test the table as it was, with the records of this file."""
-    before = [dict(each) for each in (_values._by_name, _values._by_class, _values._sources)]
+    tables = (_values._by_name, _values._by_class, _values._sources, _values._silent)
+    before = [dict(each) for each in tables]
     writers = dict(_codec._write._WRITERS)
     _codec.declare(RECORDS)
     yield
-    for each, content in zip((_values._by_name, _values._by_class, _values._sources), before, strict=True):
+    for each, content in zip(tables, before, strict=True):
         each.clear()
         each.update(content)  # type: ignore[arg-type]
     _codec._write._WRITERS.clear()
@@ -318,6 +319,18 @@ def test_clients_ask_the_plugins_that_they_name(tmp_path: Path, monkeypatch: pyt
             client.dict("d")["b"] = module.Basket([1])
             assert client.dict("d")["b"] == module.Basket([1])
         assert plain.dict("d")["b"] == module.Basket([1])  # the table is the process's
+
+
+def test_a_plugin_that_cannot_be_asked_is_told_to_who_is_refused(tmp_path: Path) -> None:
+    """A file that is gone, or a module that fails, keeps nobody from what needs no plugin."""
+    file = tmp_path / "gone.py"
+    with ManagerServer("here", KEY) as server, another(server.url, plugins=[str(file)]) as client:
+        shared = client.dict("d")
+        shared["path"] = Path("/x")  # no typed form: pickled for processes of this user
+        shared["money"] = Money(3)
+        assert (shared["path"], shared["money"]) == (Path("/x"), Money(3))
+        with pytest.raises(NotShareable, match=rf"the plugin {file} could not be asked: FileNotFoundError"):
+            client.open("counter", "c").incr(object())
 
 
 class Till:

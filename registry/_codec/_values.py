@@ -18,6 +18,7 @@ from ._base import CodecError, qualified
 _by_name: dict[str, ValueType] = {}
 _by_class: dict[type | str, ValueType] = {}
 _sources: dict[object, Callable[[], Iterable[ValueType]]] = {}
+_silent: dict[object, str] = {}  # sources that could not be asked, and why
 
 
 def declare(records: Iterable[ValueType]) -> None:
@@ -62,11 +63,19 @@ def _find(look: Callable[[], ValueType | None]) -> ValueType | None:
         source = _sources.pop(key)
         try:
             declare(source())
+        except Exception as error:  # noqa: BLE001 - a module of somebody's may raise anything when it is imported
+            # Most of what is not in the table is in no plugin's either: only who is refused for it is to hear of this.
+            _silent[key] = f"{type(error).__name__}: {error}"
         except BaseException:
-            _sources.setdefault(key, source)  # the next one hears of it, too
+            _sources.setdefault(key, source)
             raise
         found = look()
     return found
+
+
+def unasked() -> str:
+    """Return what a refusal is to add: which plugins could not be asked whether they know a class or a name."""
+    return "".join(f"; the plugin {key} could not be asked: {why}" for key, why in _silent.items())
 
 
 def _of_lazy(cls: type) -> ValueType | None:
@@ -127,7 +136,9 @@ def put_together(name: str, payload: Any) -> object:
             "declare its class in the hook registry_value_types of a plugin, and name that in connect(plugins=[...]); "
             "a server takes it by -p"
         )
-        raise NotShareable(f"a value of the declared type {name!r}", f"this process does not know it: {cure}")
+        raise NotShareable(
+            f"a value of the declared type {name!r}", f"this process does not know it: {cure}{unasked()}"
+        )
     if record.decode is not None:
         try:
             return record.decode(payload)

@@ -321,7 +321,7 @@ def _why_not(value: object) -> str:
         return "it can be read only here: pass list(v)"
     return (
         "the other side does not know its class: make it a dict, or declare the class as a ValueType in a plugin "
-        "that both sides name, or as a SharedObject to share the object itself"
+        f"that both sides name, or as a SharedObject to share the object itself{_values.unasked()}"
     )
 
 
@@ -548,14 +548,14 @@ def _write_buffer(writer: Writer, value: memoryview, depth: int) -> object:
 
 def _late_writer(cls: type) -> _Write:
     """Return the writer of a class that this module does not import, or None."""
-    record = _values.of_class(cls)
-    if record is not None:
-        return _write_declared(record)
-    if issubclass(cls, BaseException):
-        return _write_exception if _exceptions.public_name(cls) is not None else None
+    if issubclass(cls, BaseException) and _exceptions.public_name(cls) is not None:
+        return _write_exception
     module, name = cls.__module__, cls.__name__
     write = _LATE_WRITERS.get((module, name)) if type(module) is str else None
-    return write if write is not None and is_loaded(cls, module, name) else None
+    if write is not None and is_loaded(cls, module, name):
+        return write
+    record = _values.of_class(cls)  # last, since plugins may be asked for it
+    return None if record is None else _write_declared(record)
 
 
 _LEAF_WRITERS: dict[type, _Write] = {

@@ -26,7 +26,7 @@ from typing import Any
 import attrs
 from servers import KEY, another, running
 
-from registry import ManagerServer, _image, _peers, _plugins, _wire
+from registry import ManagerServer, _image, _peers, _plugins, _wire, _words
 from registry._addresses import EpochFile
 from registry._engine import Engine
 from registry._log import _folder, _folding, _format, _recovery, _segments, _store
@@ -322,14 +322,15 @@ class Recorder:
 
 @contextlib.contextmanager
 def booted(boot: str, home: Path) -> Iterator[None]:
-    """Be on the machine of this boot, with its home."""
-    real, there = _peers.boot, os.environ.get("REGISTRY_HOME")
+    """Be on the machine of this boot, with its home, where no client has a cache that is to be waited for."""
+    real, lease, there = _peers.boot, _words.LEASE, os.environ.get("REGISTRY_HOME")
     _peers.boot = lambda: f"{boot}/pid:[1]"
+    _words.LEASE = 0.0
     os.environ["REGISTRY_HOME"] = os.fspath(home / "home")
     try:
         yield
     finally:
-        _peers.boot = real
+        _peers.boot, _words.LEASE = real, lease
         if there is not None:
             os.environ["REGISTRY_HOME"] = there
 
