@@ -125,11 +125,11 @@ class Life(Host):
         self.world = world
 
     def end(self, client: Client, now: float) -> None:
-        known = client.key in self.clients
+        known, logged = client.key in self.clients, bool(client.number)
         begun = self.world.record.tick()
         super().end(client, now)
         if known:
-            self.world.session_ended(self.world.sessions[client.key], begun)
+            self.world.session_ended(self.world.sessions[client.key], begun, logged)
 
 
 # -- all of it
@@ -446,8 +446,8 @@ class World:
             host.end(client, self.wall)
         self.collect()
 
-    def session_ended(self, session: str, begun: float) -> None:
-        """The server has ended a session, after the moment `begun`."""
+    def session_ended(self, session: str, begun: float, logged: bool) -> None:
+        """The server has ended a session, after the moment `begun`; `logged` if it had brought about an event."""
         if self.host is not None:
             self.record.session_ended(session, self.host.number, begun, self.record.unheard(session))
 

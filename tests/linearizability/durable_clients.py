@@ -195,7 +195,9 @@ class DurableWorld(Logged, World):
             session = self.engine.sessions[event.session]
             self.fed.setdefault((self.sessions[session.key], event.seq), index)
 
-    def session_ended(self, session: str, begun: float) -> None:
+    def session_ended(self, session: str, begun: float, logged: bool) -> None:
+        if not logged:
+            return  # it had done nothing, so that it goes on if its client knows an earlier life only
         if self.record.has_called(session):  # now, since its client may begin it once more until the end is safe
             self.ends.append(End(session, begun, self.engine.index, self.record.unheard(session)))
         self.note_safe(self.log.safe)

@@ -341,7 +341,8 @@ def folding_here(events: int, sync: float) -> Iterator[None]:
 
     def fold(folding: Any) -> _folding.Folded:
         path = os.fspath(folding._directory.path)
-        said: dict[str, Any] = _folder.fold(path, folding._start.spec, folding._upto, folding._code)
+        life = folding._directory.life
+        said: dict[str, Any] = _folder.fold(path, folding._start.spec, folding._upto, folding._code, life)
         if said.get("index"):
             folding._epoch.record(said["index"], said["chain"])
             folding._directory.trim()
