@@ -159,9 +159,14 @@ def one_call(self: Recorder, draw: random.Random, item: str) -> None:
 
 
 def release(self: Recorder) -> None:
-    """Release the lock."""
+    """Release the lock. It is free once the next call of the process has its reply; the release waits for none."""
     grant, self.grant = self.grant, None
-    self.note("lock", "release", grant.number, grant.release)
+
+    def give_back() -> None:
+        grant.release()
+        self.client.statistics()
+
+    self.note("lock", "release", grant.number, give_back)
 
 
 def release_permit(self: Recorder) -> None:
