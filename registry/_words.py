@@ -293,8 +293,11 @@ def _shared_folder() -> str:
         found = os.lstat(folder)
         if found.st_uid != os.geteuid() or found.st_mode & 0o170077 != 0o040000:
             return ""
-        for entry in os.scandir(folder):
-            _sweep(entry.path)
+        for name in os.listdir(folder):
+            try:
+                _sweep(os.path.join(folder, name))
+            except OSError:
+                pass  # another server has just removed it
         return folder
     except OSError:
         return ""

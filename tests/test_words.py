@@ -681,3 +681,22 @@ print(view[{place}], flush=True); sys.stdin.readline(); print(view[{place}], flu
         process.stdin.write("\n")
         process.stdin.flush()
         assert int(process.stdout.readline()) == before + 1
+
+
+def test_a_file_that_another_server_has_just_removed_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers that start look at the same left-over files."""
+    monkeypatch.setattr(_words, "SHARED_MEMORY", str(tmp_path))
+    folder = _words._shared_folder()
+    (Path(folder) / "words-1").write_bytes(b"")
+    (Path(folder) / "words-2").write_bytes(b"")
+    monkeypatch.setattr(_words, "_sweep", os.unlink)
+    listdir = os.listdir
+
+    def raced(path: str) -> list[str]:
+        return [*listdir(path), "words-0"]
+
+    monkeypatch.setattr(os, "listdir", raced)
+    assert _words._shared_folder() == folder
+    assert listdir(folder) == []
