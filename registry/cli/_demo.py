@@ -237,7 +237,7 @@ def _server(crew: _Crew) -> Iterator[tuple[ManagerClient, str]]:
     else:
         crew.wait("server")
         raise crew.failure("server")
-    with connect(url, crew.key, start=False, timeout=PATIENCE, label="demo") as shared:
+    with connect(url, crew.key, start=False, timeout=PATIENCE, cache=False, label="demo") as shared:
         yield shared, json.loads(text)["address"]
     process.terminate()
     crew.wait("server")
