@@ -255,6 +255,8 @@ class Link(Joining):
                 transport = self._transport
                 if self.lease or transport is None or self._tell is not None or self.key is not session:
                     return False
+                if self.greeting is None or self.greeting.durable:
+                    return False  # what has been given back is to be so after the server's death, too
                 if not self.gave_back(mark) or mark.number in self.lost or not transport.is_quiet():
                     return False
                 self._register_later(slot, session)
