@@ -189,7 +189,8 @@ class Machine:
         if before.state.exists():
             shutil.copytree(before.state, written)
         for folder in folders:
-            os.kill(folder, signal.SIGKILL)  # not yet waited for by the server, so that it is still the same process
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                os.kill(folder, signal.SIGKILL)
         server.kill()
         server.__exit__()
         self.server = None
