@@ -182,7 +182,8 @@ class Machine:
         server.signal(signal.SIGSTOP)
         folders = children(server.pid)
         for folder in folders:
-            os.kill(folder, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(folder, signal.SIGSTOP)
         self.cuts += 1
         after = before.cut(self._folder / f"{self.cuts}.image")
         written = self._folder / "written"
