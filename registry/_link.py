@@ -30,7 +30,7 @@ from registry import _codec, _wire, hosting
 from registry._cache import Cache
 from registry._joining import Joining
 from registry._leaves import Parts
-from registry._pending import AgainError, Guards, Local, Mark, Pending, thread_name
+from registry._pending import AgainError, Guards, Local, Mark, Pending, each_thread, thread_name
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, is_gone, left
 from registry._wire import CALL, CANCELLED, CONTROL, ERROR, READ, REPLY, Frame, Kind
 from registry.declarations import Interface
@@ -102,14 +102,14 @@ class Link(Joining):
         super()._make_locks()
         self._threads = threading.local  # what they were made for
         self._relying: WeakValueDictionary[int, Guards] = WeakValueDictionary()
-        self.local = Local.for_each_thread(self._relying)
+        self._each = each_thread(self._relying)
 
     def _patched(self) -> None:
         """Go on with greenlets for threads, since gevent has replaced these: same session, and same owner here."""
         before, transport = self.local, self._transport
         self._make_locks()
-        self.local.__dict__.update(before.__dict__)
-        self._relying[-1] = self.local.guards
+        self._each.mine = before
+        self._relying[-1] = before.guards
         self.kept = None  # by a thread; the next connection has a greenlet see to it
         if transport is not None:
             self._break(transport)  # a socket of the kernel's would keep all greenlets waiting
@@ -289,7 +289,8 @@ class Link(Joining):
         rows: Callable[[list[Any]], list[Any]] | None = None,
     ) -> Any:
         """Return what a reply says, or raise it; `about` and `method` are what an error inside the object names."""
-        value = _codec.decode(frame.body, incoming=incoming, rows=rows)
+        body = frame.body
+        value = _codec.decode(body) if incoming is None else _codec.decode_result(body, incoming=incoming, rows=rows)
         if frame.kind == ERROR:
             if isinstance(value, RegistryError):
                 if isinstance(value, StateLost):
@@ -316,9 +317,14 @@ class Link(Joining):
                 self._send_frame(Kind.OWNER_ENDED, 0, _wire.encode(owner))
 
     @property
+    def local(self) -> Local:
+        """What this thread has of the session."""
+        return self._each.mine
+
+    @property
     def guards(self) -> list[Mark]:
         """The grants that the calls of this thread rely on, innermost last."""
-        return self.local.guards
+        return self._each.mine.guards
 
     def rely(self, mark: Mark) -> None:
         """Have the calls of this thread rely on a grant; its reads are asked then, since they may be refused."""
@@ -433,15 +439,16 @@ class Link(Joining):
 
     def _run(self, slot: Pending, deadline: float | None) -> Frame:
         self._check_usable()
-        local = self.local
+        local = self._each.mine
         if local.session != self.key:
             self._enter_session(local)
         tell = self._tell
         if tell is not None:
             self._tell = None
             raise tell
-        taking, local.taking = local.taking, None
+        taking = local.taking
         if taking is not None:
+            local.taking = None
             taking.delivered = True
         thread = thread_name() if slot.waiting else ""
         try:

@@ -6,8 +6,7 @@ import itertools
 import sys
 import threading
 from collections.abc import MutableMapping
-from typing import Any
-from weakref import WeakValueDictionary
+from typing import Any, Protocol
 
 import msgspec
 
@@ -101,27 +100,37 @@ class Local:
         taking: The last call, if it gave something that can be taken back, such as a lock or an item.
     """
 
-    session = b""
-    owner = 0
-    taking: Pending | None = None
-    everyone: MutableMapping[int, Guards]
-    _numbers = itertools.count()
+    __slots__ = ("guards", "owner", "session", "taking")
 
-    def __init__(self) -> None:
-        self.guards = self.everyone[next(self._numbers)] = Guards()
+    def __init__(self, guards: Guards) -> None:
+        self.guards = guards
+        self.session = b""
+        self.owner = 0
+        self.taking: Pending | None = None
 
-    @staticmethod
-    def for_each_thread(everyone: MutableMapping[int, Guards] | None = None) -> Local:
-        """Return an object of which each thread sees one of its own; each greenlet where gevent has replaced threads.
 
-        Its class is made now, since that may have happened after this module was imported.
+class EachThread(Protocol):
+    """An object of which each thread sees one of its own."""
 
-        Args:
-            everyone: Takes what each thread relies on, for as long as the thread lives.
-        """
-        fields = {"everyone": WeakValueDictionary() if everyone is None else everyone}
-        each: Local = type("Local", (Local, threading.local), fields)()
-        return each
+    mine: Local
+
+
+def each_thread(everyone: MutableMapping[int, Guards]) -> EachThread:
+    """Return what has a `Local` for each thread; for each greenlet where gevent has replaced threads.
+
+    Its class is made now, since that may have happened after this module was imported.
+
+    Args:
+        everyone: Takes what each thread relies on, for as long as the thread lives.
+    """
+    numbers = itertools.count()
+
+    class Each(threading.local):
+        def __init__(self) -> None:
+            guards = everyone[next(numbers)] = Guards()
+            self.mine = Local(guards)
+
+    return Each()
 
 
 def thread_name() -> str:

@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -139,25 +140,24 @@ class Dialed:
 class SocketTransport:
     """A connected socket, in blocking mode."""
 
+    send: Callable[[_wire.Buffer], None]
+
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._recv = sock.recv
-        self._sendall = sock.sendall
+        self.send = sock.sendall
         sock.setblocking(True)
         self._ticks = sys.platform != "win32"
         if self._ticks:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TICK), 0))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *_timeval(STUCK)))
 
-    def send(self, data: _wire.Buffer) -> None:
-        self._sendall(data)
-
     def send_pieces(self, pieces: list[_wire.Buffer]) -> None:
         # The first few together, so that the peer does not wake up for a header.
         sent = self._sock.sendmsg(pieces[:8]) if hasattr(self._sock, "sendmsg") else 0
         for piece in pieces:
             if sent < len(piece):
-                self._sendall(memoryview(piece)[sent:])
+                self.send(memoryview(piece)[sent:])
             sent = max(0, sent - len(piece))
 
     def receive(self, deadline: float | None, most: int = CHUNK) -> bytes:
@@ -208,7 +208,11 @@ class PatchedTransport(SocketTransport):
     one closes the socket, and one that waits in the socket itself is.
     """
 
-    def send(self, data: _wire.Buffer) -> None:
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.send = self._send_all
+
+    def _send_all(self, data: _wire.Buffer) -> None:
         rest = memoryview(data)
         while rest:
             # The one who reads changes it too, but each sets it for the wait that follows.

@@ -65,6 +65,7 @@ IN_FLIGHT = 4096
 
 HEADER = struct.Struct("!IBBHIQQQ")
 HEADER_SIZE = HEADER.size
+_pack, _unpack = HEADER.pack, HEADER.unpack_from
 MORE = 1
 PARTS = 2
 SMALL = 64 * 1024  # bytes up to which a body is cut out of what has arrived; a larger one is put together by itself
@@ -233,7 +234,7 @@ BadBody = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)  # what the
 def pack(kind: int, body: bytes, generation: int = 0, sequence: int = 0, received: int = 0, applied: int = 0) -> bytes:
     """Return the frame, or the row of frames where the body passes `MAX_BODY`."""
     if len(body) <= MAX_BODY:
-        return HEADER.pack(len(body), kind, 0, 0, generation, sequence, received, applied) + body
+        return _pack(len(body), kind, 0, 0, generation, sequence, received, applied) + body
     return b"".join(
         pack_pieces(kind, [body], generation=generation, sequence=sequence, received=received, applied=applied)
     )
@@ -326,25 +327,31 @@ class Reader:
     Feed it what arrives; take frames until none is whole. It never holds more than one incomplete frame and
     the parts of one value, whose sum is bounded by `limit`. A body of some size is put together where it stays: each of
     its bytes is copied once.
+
+    Attributes:
+        missing: How many bytes the frame that is being put together has still to bring, as far as that is known.
     """
 
-    __slots__ = ("_buffer", "_frame", "_head", "_large", "_limit", "_missing", "_start")
+    __slots__ = ("_buffer", "_frame", "_head", "_is_idle", "_large", "_limit", "_start", "missing")
 
     def __init__(self, limit: int = MAX_VALUE) -> None:
         self._buffer = bytearray()
         self._start = 0
         self._limit = limit
         self._large = bytearray()  # of the body that is being put together
-        self._missing = 0  # how many bytes its frame has still to bring
+        self.missing = 0
         self._frame: tuple[int, ...] | None = None  # the header of that frame
         self._head: tuple[int, int] | None = None  # what the frames of one value have in common
+        self._is_idle = True
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add what arrived."""
-        if self._missing:
-            part = memoryview(data)[: self._missing]
+        if data:
+            self._is_idle = False
+        if self.missing:
+            part = memoryview(data)[: self.missing]
             self._large += part
-            self._missing -= len(part)
+            self.missing -= len(part)
             if len(part) == len(data):
                 return
             data = memoryview(data)[len(part) :]
@@ -359,9 +366,8 @@ class Reader:
 
         Most reads bring one small frame; this spares them the buffer.
         """
-        is_idle = len(self._buffer) == self._start and self._head is None and self._frame is None
-        if is_idle and len(data) >= HEADER_SIZE:
-            length, kind, flags, reserved, generation, sequence, received, applied = HEADER.unpack_from(data)
+        if self._is_idle and len(data) >= HEADER_SIZE:
+            length, kind, flags, reserved, generation, sequence, received, applied = _unpack(data)
             if length == len(data) - HEADER_SIZE <= MAX_BODY and not flags and not reserved:
                 return Frame(kind, generation, sequence, received, applied, data[HEADER_SIZE:])
         self.feed(data)
@@ -372,11 +378,6 @@ class Reader:
         """How many bytes wait for the rest of their frame."""
         return len(self._buffer) - self._start + len(self._large)
 
-    @property
-    def missing(self) -> int:
-        """How many bytes the frame that is being put together has still to bring, as far as that is known."""
-        return self._missing
-
     def next(self) -> Frame | None:
         """Return the next whole message, or None until more is fed.
 
@@ -386,7 +387,7 @@ class Reader:
         """
         while True:
             if self._frame is not None:
-                if self._missing:
+                if self.missing:
                     return None
                 frame = self._end_large(self._frame)
                 if frame is None:
@@ -395,8 +396,9 @@ class Reader:
             buffer = self._buffer
             start = self._start
             if len(buffer) - start < HEADER_SIZE:
+                self._is_idle = len(buffer) == start and self._head is None
                 return None
-            header = HEADER.unpack_from(buffer, start)
+            header = _unpack(buffer, start)
             length, kind, flags, reserved, generation, sequence, received, applied = header
             if length > MAX_BODY:
                 raise ProtocolError(f"a frame of {length} bytes; at most {MAX_BODY} are allowed")
@@ -410,10 +412,11 @@ class Reader:
                     return None
                 body = bytes(memoryview(buffer)[start + HEADER_SIZE : end])
                 self._start = end
+                self._is_idle = end == len(buffer)
                 return Frame(kind, generation, sequence, received, applied, body)
             with memoryview(buffer) as view, view[start + HEADER_SIZE : start + HEADER_SIZE + length] as part:
                 self._large += part
-                self._missing = length - len(part)
+                self.missing = length - len(part)
                 self._start = start + HEADER_SIZE + len(part)
             self._frame = header
 

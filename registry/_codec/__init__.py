@@ -99,6 +99,7 @@ __all__ = [
     "decode",
     "decode_arguments",
     "decode_carried",
+    "decode_result",
     "decode_row",
     "encode",
     "encode_arguments",
@@ -110,6 +111,9 @@ __all__ = [
 
 _encode = msgspec.msgpack.encode
 _DIRECT = SCALARS | {Ext}
+_NO_NAMES: dict[str, object] = {}
+# The first bytes of an extension of 1, 2, 4, 8 or 16 bytes, and how long a header and such a value are together.
+_FIXED = {0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18}
 
 
 def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
@@ -227,6 +231,10 @@ def encode_arguments(
     Raises:
         NotShareable: something in an argument cannot cross; the error names the argument and the place in it.
     """
+    if not kwargs:
+        quick = _scalars(args, carried)
+        if quick is not None:
+            return quick
     return packed(Writer(outgoing), lambda writer: writer.call(args, kwargs, carried or {}, opaque))
 
 
@@ -238,26 +246,34 @@ def encode_call(
     opaque: Callable[[object], Carried] | None = None,
 ) -> bytes | Parts:
     """Encode the arguments of a call, as `encode_arguments` does; large carried values go beside them, uncopied."""
-    if not kwargs and type(args) is tuple and SCALARS.issuperset(map(type, args)):
-        try:
-            if not carried:
-                return _encode((args, kwargs))
-            row: list[Any] = list(args)
-            for position in carried.values():
-                if 0 <= position < len(row):
-                    value = row[position]
-                    if type(value) is bytes and len(value) >= BESIDE:
-                        break
-                    row[position] = Ext(35, pack_scalar(value))
-            else:
-                return _encode((row, kwargs))
-        except (OverflowError, UnicodeEncodeError):
-            pass  # the long way has room for them
+    if not kwargs:
+        quick = _scalars(args, carried)
+        if quick is not None:
+            return quick
     writer = Writer(outgoing)
     parts: list[Any] = []
     writer.beside = parts
     head = packed(writer, lambda writer: writer.call(args, kwargs, carried or {}, opaque))
     return _with(head, parts)
+
+
+def _scalars(args: Iterable[object], carried: Mapping[str, int] | None) -> bytes | None:
+    """Encode arguments that are nothing but scalars, and none of them large, as most are; else return None."""
+    if type(args) is not tuple or not SCALARS.issuperset(map(type, args)):
+        return None
+    try:
+        if not carried:
+            return _encode((args, _NO_NAMES))
+        row: list[Any] = list(args)
+        for position in carried.values():
+            if 0 <= position < len(row):
+                value = row[position]
+                if type(value) is bytes and len(value) >= BESIDE:
+                    return None
+                row[position] = Ext(35, pack_scalar(value))
+        return _encode((row, _NO_NAMES))
+    except (OverflowError, UnicodeEncodeError):
+        return None  # the long way has room for them
 
 
 def encode_result(value: object, *, traceless: bool = False) -> bytes | Parts:
@@ -322,11 +338,26 @@ def decode(data: Buffer | Parts, *, incoming: Incoming | None = None, rows: Rows
         if SIMPLE[first]:
             return read_plain(data)
         if first in EXTENSION and incoming is not None:
-            # A carried value alone is what most reads of a container return.
             value = read_plain(data)
             if type(value) is Ext and value.code == 35:
                 return incoming(Carried(bytes(value.data)))
     return read(data, Reader(incoming, rows=rows))
+
+
+def decode_result(data: Buffer | Parts, *, incoming: Incoming, rows: Rows | None = None) -> Any:
+    """Decode what a method returned, for its caller. As `decode`, where `incoming` opens what is typed.
+
+    A carried scalar alone, which most reads of a container return, is opened in one step.
+    """
+    if type(data) is bytes and data:
+        first = data[0]
+        size = len(data)
+        start = 2 if _FIXED.get(first) == size else 3 if first == 0xC7 and size > 3 == size - data[1] else 0
+        if start and data[start - 1] == 35:
+            inside = data[start:]
+            if inside and SIMPLE[inside[0]]:
+                return read_plain(inside)
+    return decode(data, incoming=incoming, rows=rows)
 
 
 def decode_arguments(
@@ -337,28 +368,38 @@ def decode_arguments(
     Raises:
         CodecError: the bytes are no arguments.
     """
+    if type(data) is bytes and len(data) < BESIDE:
+        quick = _plain_arguments(data, incoming)
+        if quick is not None:
+            return quick, {}
     reader = Reader(incoming, rows=rows)
     if isinstance(data, Parts):
         reader.buffers, data = data.buffers, data.head
-    value = read_plain(data) if len(data) < BESIDE else None
-    if type(value) is list and len(value) == 2 and value[1] == {} and type(value[0]) is list:
-        # Scalars, and scalars that are carried, need no second look.
-        row = value[0]
-        if _DIRECT.issuperset(map(type, row)):
-            for place, item in enumerate(row):
-                if type(item) is Ext:
-                    if item.code != 35:
-                        break
-                    leaf = Carried(bytes(item.data))
-                    row[place] = leaf if incoming is None else incoming(leaf)
-            else:
-                return row, {}
     value = read(data, reader)
     if type(value) is list and len(value) == 2:
         args, kwargs = value
         if type(args) is list and type(kwargs) is dict and all(type(name) is str for name in kwargs):
             return args, kwargs
     raise CodecError("these are not the arguments of a call")
+
+
+def _plain_arguments(data: bytes, incoming: Incoming | None) -> list[Any] | None:
+    """Decode arguments that are nothing but scalars, bare or carried, as most are; else return None."""
+    value = read_plain(data)
+    if type(value) is not list or len(value) != 2 or value[1] != {} or type(value[0]) is not list:
+        return None
+    row = value[0]
+    if SCALARS.issuperset(map(type, row)):
+        return row
+    if not _DIRECT.issuperset(map(type, row)):
+        return None
+    for place, item in enumerate(row):
+        if type(item) is Ext:
+            if item.code != 35:
+                return None
+            leaf = Carried(bytes(item.data))
+            row[place] = leaf if incoming is None else incoming(leaf)
+    return row
 
 
 def decode_carried(carried: Carried, incoming: Incoming | None = None) -> Any:
