@@ -542,6 +542,34 @@ def test_carrying_is_lossless() -> None:
         _codec.carry(KeyError(Jar()))
 
 
+@pytest.mark.parametrize("size", [*range(20), 127, 128, 254, 255, 256, 257, 65_535])
+def test_a_carried_value_alone_is_one_extension(size: int) -> None:
+    """In the shortest form that msgpack has for its length, as msgspec writes it."""
+    data = bytes(size)
+    assert _codec.encode(Carried(data)) == msgspec.msgpack.encode(Ext(35, data))
+    assert _codec.encode_result(Carried(data)) == msgspec.msgpack.encode(Ext(35, data))
+
+
+@given(VALUES)
+def test_a_result_is_opened_for_its_caller(value: Any) -> None:
+    """Whatever its length, as by asking for each leaf; and damage is a `CodecError` all the same."""
+
+    def opened(leaf: Any) -> Any:
+        return _codec.decode_carried(leaf, opened)
+
+    data = bytes(_codec.encode(_codec.carry(value)))
+    assert same(_codec.decode_result(data, incoming=opened), value)
+    for cut in {0, 1, 2, 3, len(data) - 1}:
+        for damaged in (data[:cut], data[:cut] + b"\x00" + data[cut:]):
+            try:
+                wanted = _codec.decode(damaged, incoming=opened)
+            except CodecError:
+                with pytest.raises(CodecError):
+                    _codec.decode_result(damaged, incoming=opened)
+            else:
+                assert same(_codec.decode_result(damaged, incoming=opened), wanted)
+
+
 # Arguments
 
 

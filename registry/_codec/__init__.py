@@ -112,8 +112,13 @@ __all__ = [
 _encode = msgspec.msgpack.encode
 _DIRECT = SCALARS | {Ext}
 _NO_NAMES: dict[str, object] = {}
+_decode_call = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any]]).decode
 # The first bytes of an extension of 1, 2, 4, 8 or 16 bytes, and how long a header and such a value are together.
 _FIXED = {0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18}
+# What stands before a typed carried value of so many bytes.
+_CARRIED = [bytes([0xC7, size, 35]) for size in range(256)]
+for _first, _size in _FIXED.items():
+    _CARRIED[_size - 2] = bytes([_first, 35])
 
 
 def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
@@ -131,7 +136,7 @@ def encode(value: object, *, outgoing: Outgoing | None = None) -> bytes:
     if type(value) in SCALARS:
         return pack_scalar(value)
     if type(value) is Carried and not value.domain:
-        return _encode(Ext(35, value.data))
+        return _carried_alone(value.data)
     return pack(Writer(outgoing), value)
 
 
@@ -281,11 +286,16 @@ def encode_result(value: object, *, traceless: bool = False) -> bytes | Parts:
     if type(value) in SCALARS:
         return pack_scalar(value)
     if type(value) is Carried and not value.domain and len(value.data) < BESIDE:
-        return _encode(Ext(35, value.data))
+        return _carried_alone(value.data)
     writer = Writer(None, traceless=traceless)
     parts: list[Any] = []
     writer.beside = parts
     return _with(pack(writer, value), parts)
+
+
+def _carried_alone(data: bytes) -> bytes:
+    """Encode a typed carried value."""
+    return _CARRIED[len(data)] + data if len(data) < 256 else _encode(Ext(35, data))
 
 
 def _with(head: bytes, parts: list[Any]) -> bytes | Parts:
@@ -385,10 +395,12 @@ def decode_arguments(
 
 def _plain_arguments(data: bytes, incoming: Incoming | None) -> list[Any] | None:
     """Decode arguments that are nothing but scalars, bare or carried, as most are; else return None."""
-    value = read_plain(data)
-    if type(value) is not list or len(value) != 2 or value[1] != {} or type(value[0]) is not list:
+    try:
+        row, named = _decode_call(data)
+    except (ValueError, RecursionError):
         return None
-    row = value[0]
+    if named:
+        return None
     if SCALARS.issuperset(map(type, row)):
         return row
     if not _DIRECT.issuperset(map(type, row)):
