@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 from weakref import WeakValueDictionary
@@ -135,7 +135,7 @@ class Link(Joining):
         return self.greeting.label if self.greeting is not None else self.address
 
     @property
-    def table(self) -> dict[str, Interface]:
+    def table(self) -> Mapping[str, Interface]:
         """The shared types of the server; known once connected."""
         return self.greeting.table if self.greeting is not None else {}
 

@@ -14,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -99,7 +99,7 @@ class Greeting:
 
     Attributes:
         life: 16 random bytes that name this life of the server.
-        table: The shared types by typeid.
+        table: The shared types by typeid; a row that cannot be read raises `ServerNotFound` when it is asked for.
         label: The server as errors name it: ``'default' (pid 812, since 10:03)``.
     """
 
@@ -116,10 +116,41 @@ class Greeting:
             self.files = str(fields.get("files", ""))  # its directory of large values
             self.durable = fields.get("log", "memory") != "memory"  # it can go on in another life
             self.protocol = int(fields["protocol"])
-            self.table = {row.typeid: row for row in map(Interface.unpack, fields["types"])}
+            self.table = Table(fields["types"], address)
         except (KeyError, TypeError, ValueError) as error:
-            raise ServerNotFound(address, f"it answered with a greeting that cannot be read ({error})") from error
+            raise _unreadable(address, error) from error
         self.label = f"{self.name!r} (pid {self.pid}, since {_clock(self.since)})"
+
+
+class Table(Mapping[str, Interface]):
+    """The shared types of a server, by typeid. A row is read when it is asked for: most programs use few types."""
+
+    __slots__ = ("_address", "_known", "_rows")
+
+    def __init__(self, rows: list[list[Any]], address: str) -> None:
+        self._rows = {str(row[0]): row for row in rows}
+        self._known: dict[str, Interface] = {}
+        self._address = address
+
+    def __getitem__(self, typeid: str) -> Interface:
+        interface = self._known.get(typeid)
+        if interface is None:
+            row = self._rows[typeid]
+            try:
+                interface = self._known[typeid] = Interface.unpack(row)
+            except (TypeError, ValueError) as error:
+                raise _unreadable(self._address, error) from error
+        return interface
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _unreadable(address: str, error: Exception) -> ServerNotFound:
+    return ServerNotFound(address, f"it answered with a greeting that cannot be read ({error})")
 
 
 def _clock(seconds: float) -> str:

@@ -191,6 +191,20 @@ def test_a_greeting_that_cannot_be_read(body: bytes) -> None:
         dial(parse(f"tcp://127.0.0.1:{port}"), KEY, soon())
 
 
+@pytest.mark.parametrize("row", [["x"], ["x", "often", None, False, [], [], [], {}, ""], ["x", *[5] * 9]])
+def test_a_row_of_the_table_that_cannot_be_read(row: list[object]) -> None:
+    """It is refused when it is asked for, and hides none of the others."""
+    fields = {"name": "x", "pid": 1, "since": 0.0, "host": "h", "version": "1", "epoch": 0, "life": b""}
+    good = ["dict", "name", None, False, ["get"], [], [], {}, ""]
+    table = Greeting(_codec.encode({**fields, "protocol": 1, "types": [row, good]}), "here").table
+    assert list(table) == ["x", "dict"]
+    assert table["dict"].exposed == ("get",)
+    for _ in range(2):
+        with pytest.raises(ServerNotFound, match="a greeting that cannot be read"):
+            table["x"]
+    assert table.get("y") is None
+
+
 def test_a_greeting_names_the_day_of_an_old_server() -> None:
     """A server that runs since another day is not given a time alone."""
     fields = {"name": "x", "pid": 1, "since": 0.0, "host": "h", "version": "1", "epoch": 0, "life": b""}

@@ -24,17 +24,19 @@ def file_system(path: str, table: str = "/proc/self/mounts") -> str:
             rows = [row.split() for row in file]
     except OSError:
         return ""
-    path = os.path.realpath(path)
-    longest, found = -1, ""
+    place = os.fsencode(os.path.realpath(path))
+    longest, found = -1, b""
     for row in rows:
         if len(row) < 3:
             continue
-        # Space, tab, newline and backslash are written as octal numbers.
-        point = os.fsdecode(row[1].decode("unicode_escape").encode("latin-1")).rstrip("/")
+        point = row[1]
+        if b"\\" in point:  # space, tab, newline and backslash are written as octal numbers
+            point = point.decode("unicode_escape").encode("latin-1")
+        point = point.rstrip(b"/")
         # Of two mounts on one point the later is seen.
-        if len(point) >= longest and (path == point or path.startswith(point + "/")):
-            longest, found = len(point), row[2].decode("ascii", "replace")
-    return found
+        if len(point) >= longest and (place == point or place.startswith(point + b"/")):
+            longest, found = len(point), row[2]
+    return found.decode("ascii", "replace")
 
 
 def check_private(path: str) -> None:
