@@ -58,6 +58,65 @@ def of_dict() -> list[Call]:
     ]
 
 
+def of_list() -> list[Call]:
+    """Write in all ways, ask in all ways, and be refused."""
+    return [
+        ("append", {"a": [1]}),
+        ("extend", [1, (2,), "x", 1]),
+        Use("insert", 1, b"y", session=2),
+        ("__getitem__", -1),
+        ("__getitem__", slice(1, 3)),
+        ("__getitem__", 9),
+        ("__setitem__", 0, None),
+        ("__setitem__", slice(1, 2), [5, 6]),
+        ("__setitem__", "x", 1),
+        ("__contains__", 1.0),
+        ("__len__",),
+        ("__iter__",),
+        ("__reversed__",),
+        ("index", 1),
+        ("index", "missing"),
+        ("count", 1),
+        ("copy",),
+        ("remove", 6),
+        ("remove", 6),
+        ("reverse",),
+        ("pop",),
+        ("pop", 0),
+        ("__delitem__", slice(0, 2)),
+        ("clear",),
+        ("pop",),
+    ]
+
+
+def of_set() -> list[Call]:
+    """Add and remove in all ways, ask in all ways, and be refused."""
+    return [
+        ("add", 1),
+        Use("add", 1.0, session=2),
+        ("add", ("a", b"b")),
+        ("add", []),
+        ("update", {1, 2, 3}, ["x", "y"]),
+        ("__contains__", 2),
+        ("__len__",),
+        ("__iter__",),
+        ("copy",),
+        ("isdisjoint", [9]),
+        ("issubset", [1]),
+        ("issuperset", [1, 2]),
+        ("discard", 2),
+        ("discard", 2),
+        ("remove", 3),
+        ("remove", 3),
+        ("difference_update", {"x"}),
+        ("symmetric_difference_update", {"y", "z"}),
+        ("intersection_update", {1, "z", ("a", b"b")}, [1, "z"]),
+        ("pop",),
+        ("clear",),
+        ("pop",),
+    ]
+
+
 def of_counter() -> list[Call]:
     """Count up and down, with ints beyond 64 bits and floats."""
     names = ("get", "__int__", "__float__", "__bool__")
@@ -243,6 +302,8 @@ def of_latch() -> list[Call]:
 
 STORIES: dict[str, Callable[[], list[Call]]] = {
     "dict": of_dict,
+    "list": of_list,
+    "set": of_set,
     "counter": of_counter,
     "queue": of_queue,
     "lock": of_lock,

@@ -76,7 +76,7 @@ def fail() -> None:
 def test_it_is_a_base_manager_with_explicit_types() -> None:
     """Each type has callable, proxy type and exposed methods, and `BaseManager` itself is left alone."""
     assert issubclass(Manager, BaseManager)
-    assert sorted(Manager._registry) == sorted(["counter", "dict", "queue", *FAMILY])
+    assert sorted(Manager._registry) == sorted(["counter", "dict", "list", "queue", "set", *FAMILY])
     for factory, exposed, method_to_typeid, proxytype in Manager._registry.values():
         assert callable(factory)
         assert set(exposed) & {"get", "acquire", "release", "wait"}

@@ -23,8 +23,8 @@ def driver() -> Driver:
 
 
 def test_declarations() -> None:
-    """The plugin's hook declares `dict` and `counter`."""
-    assert [record.typeid for record in registry_shared_objects()] == ["dict", "counter"]
+    """The plugin's hook declares them, each with its shape."""
+    assert [record.typeid for record in registry_shared_objects()] == ["dict", "list", "set", "counter"]
     assert (DICT.interface.shape, COUNTER.interface.shape) == ("mapping", None)
     assert DICT.interface.carried["__setitem__"] == {"value": 1}
     assert DICT.interface.waiting == ("edit",)

@@ -1,4 +1,4 @@
-"""Shared containers: `registry_containers.dict.Dict` and `registry_containers.counter.Counter`."""
+"""Shared containers: a dict, a list, a set, and a counter, each in a module of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 from registry import SharedObject, hookimpl
 from registry_containers.counter import Counter
 from registry_containers.dict import Dict
+from registry_containers.list import List
+from registry_containers.set import Set
 
-__all__ = ["COUNTER", "DICT", "Counter", "Dict", "registry_shared_objects"]
+__all__ = ["COUNTER", "DICT", "LIST", "SET", "Counter", "Dict", "List", "Set", "registry_shared_objects"]
 
 DICT = SharedObject(
     "dict",
@@ -51,6 +53,29 @@ DICT = SharedObject(
     shape="mapping",
 )
 
+LIST = SharedObject(
+    "list",
+    List,
+    readonly=("__contains__", "__getitem__", "__iter__", "__len__", "__reversed__", "copy", "count", "index"),
+    carried=(
+        "__contains__.value",
+        "append.value",
+        "count.value",
+        "index.value",
+        "insert.value",
+        "remove.value",
+    ),
+    shape="sequence",
+)
+
+SET = SharedObject(
+    "set",
+    Set,
+    readonly=("__contains__", "__iter__", "__len__", "copy", "isdisjoint", "issubset", "issuperset"),
+    keyed=("__contains__", "add", "discard", "remove"),
+    shape="set",
+)
+
 COUNTER = SharedObject(
     "counter",
     Counter,
@@ -61,4 +86,4 @@ COUNTER = SharedObject(
 @hookimpl
 def registry_shared_objects() -> Iterable[SharedObject[Any]]:
     """Share the types of this package."""
-    return [DICT, COUNTER]
+    return [DICT, LIST, SET, COUNTER]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from registry._codec import carry_dict
+from registry._codec import carry_dict, carry_list
 from registry._leaves import OpaqueValue
 from registry.errors import EditConflict, LockLost, RegistryError, SnapshotError
 from registry.proxies._base import Proxy, item, taking
 from registry.proxies._blocks import Hold, Leaving, leaving, opening
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from weakref import ref
+
+    from typing_extensions import Self
 
 
 class Container(Proxy):
@@ -183,7 +187,7 @@ def _article(value: object) -> str:
 
 
 class SequenceShape(Container):
-    """A sequence; iteration and comparison take one call."""
+    """A sequence; iteration and comparison take one call, and so does whatever is given many values."""
 
     __slots__ = ()
     __getitem__ = item
@@ -191,8 +195,28 @@ class SequenceShape(Container):
     def _content(self) -> Any:
         return self._call("copy") if "copy" in self._interface.exposed else list(self._call("__iter__"))
 
+    def _given(self, values: Iterable[object]) -> object:
+        """Return what is sent for many values: each encoded by itself where the class decodes none."""
+        content = values._content() if isinstance(values, SequenceShape) else list(values)
+        return carry_list(content, self._remote.carry) if self._interface.carried else content
+
+    def __setitem__(self, index: object, value: Any) -> None:
+        if isinstance(index, slice):
+            value = self._given(value)
+        elif self._interface.carried:
+            value = self._remote.carry(value)
+        self._call("__setitem__", index, value)
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._read("__iter__", ()))
+
+    def __iadd__(self, values: Iterable[object]) -> Self:
+        self.extend(values)
+        return self
+
+    def extend(self, values: Iterable[object]) -> None:
+        """Add values at the end, in one call."""
+        self._call("extend", self._given(values))
 
     def copy(self) -> list[Any]:
         """Return the whole sequence of one moment as a plain list."""
@@ -200,7 +224,10 @@ class SequenceShape(Container):
 
 
 class SetShape(Container):
-    """A set; iteration and comparison take one call."""
+    """A set; iteration and comparison take one call.
+
+    What a set becomes by ``|=`` and its kin it becomes in one call; ``|`` and its kin give a plain set.
+    """
 
     __slots__ = ()
 
@@ -213,3 +240,46 @@ class SetShape(Container):
     def copy(self) -> set[Any]:
         """Return the whole set of one moment as a plain set."""
         return set(self._content())
+
+
+def _plain(other: object) -> Any:
+    return other._content() if isinstance(other, SetShape) else other
+
+
+def _returning(name: str, reflected: bool = False) -> Callable[[SetShape, object], Any]:
+    """Return the operator that makes a plain set, or compares, out of the content of one moment."""
+
+    def operator(self: SetShape, other: object) -> Any:
+        given = _plain(other)
+        if not isinstance(given, AbstractSet):
+            return NotImplemented
+        mine = set(self._content())
+        return getattr(set(given), name)(mine) if reflected else getattr(mine, name)(set(given))
+
+    return operator
+
+
+def _changing(method: str) -> Callable[[SetShape, object], Any]:
+    """Return the operator that changes the set in one call."""
+
+    def operator(self: SetShape, other: object) -> Any:
+        given = _plain(other)
+        if not isinstance(given, AbstractSet):
+            return NotImplemented
+        self._call(method, given)
+        return self
+
+    return operator
+
+
+for _name, _method in (
+    ("or", "update"),
+    ("and", "intersection_update"),
+    ("sub", "difference_update"),
+    ("xor", "symmetric_difference_update"),
+):
+    setattr(SetShape, f"__{_name}__", _returning(f"__{_name}__"))
+    setattr(SetShape, f"__r{_name}__", _returning(f"__{_name}__", reflected=True))
+    setattr(SetShape, f"__i{_name}__", _changing(_method))
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(SetShape, f"__{_name}__", _returning(f"__{_name}__"))
