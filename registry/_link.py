@@ -268,11 +268,15 @@ class Link(Joining):
 
     def gave_back(self, mark: Mark) -> bool:
         """Take note that this process no longer has a grant, and tell whether it had it."""
-        rows = self.given.get((mark.typeid, mark.name))
-        if rows and rows[-1][0] == mark.number:
-            rows.pop()
+        rows = self.given.get((mark.typeid, mark.name), [])
+        try:
+            last = rows[-1]
+            if last[0] != mark.number:
+                return False
+            rows.remove(last)
             return True
-        return False
+        except (IndexError, ValueError):
+            return False  # there is none, or another thread was quicker
 
     def ask(self, verb: str, *args: object, **kwargs: object) -> Any:
         """Ask the server itself something, and return its answer."""

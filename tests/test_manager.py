@@ -79,7 +79,7 @@ def test_it_is_a_base_manager_with_explicit_types() -> None:
     assert sorted(Manager._registry) == sorted(["counter", "dict", "list", "queue", "set", *FAMILY])
     for factory, exposed, method_to_typeid, proxytype in Manager._registry.values():
         assert callable(factory)
-        assert set(exposed) & {"get", "acquire", "release", "wait"}
+        assert set(exposed) & {"get", "append", "add", "acquire", "release", "wait"}
         assert method_to_typeid is None
         assert issubclass(proxytype, BaseProxy)
     assert BaseManager._registry == {}  # type: ignore[attr-defined]

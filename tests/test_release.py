@@ -9,6 +9,7 @@ import pytest
 from servers import KEY, another, running, until
 
 from registry import ManagerClient, ManagerServer, connect
+from registry._pending import Mark
 from registry.errors import LockLost, NotOwner
 
 
@@ -201,3 +202,20 @@ def test_what_another_thread_has_given_back_is_refused_at_once(shared: ManagerCl
     with pytest.raises(NotOwner):
         grant.release()
     assert shared.counter("c").incr() == 1
+
+
+def test_a_grant_that_another_thread_gives_back_in_that_moment_is_no_longer_here(shared: ManagerClient) -> None:
+    """Of two that look for one grant in the record of this process one has it, and the other is told so."""
+    link = shared._home.link()
+    rows: list[tuple[int, int]] = []
+
+    class Number(int):
+        def __ne__(self, other: object) -> bool:
+            rows.clear()  # as another thread does between the look and what follows
+            return False
+
+    rows.append((Number(7), 1))
+    link.given["lock", "l"] = rows
+    assert link.gave_back(Mark("lock", "l", 7)) is False
+    rows.append((8, 1))
+    assert [link.gave_back(Mark("lock", "l", number)) for number in (7, 8, 8)] == [False, True, False]
