@@ -19,7 +19,7 @@ from test_starter import PLUGIN
 
 import registry
 from registry import ManagerServer, cli, errors
-from registry.cli import _common, _control, _settings
+from registry.cli import _common, _servers, _settings
 
 toml = pytest.mark.skipif(
     not (importlib.util.find_spec("tomllib") or importlib.util.find_spec("tomli")),
@@ -346,7 +346,7 @@ def test_restart_starts_the_same_server_again(home: Path, tmp_path: Path, capsys
         assert process.wait(10) == 0
     done = json.loads(capsys.readouterr().out)
     assert done == {"stopped": process.pid, "started": server_processes.pid_of(home / "x")}
-    notes = _control._info(registry._addresses.Place("x"))
+    notes = _servers.info(registry._addresses.Place("x"))
     assert "--lease=7.0" in notes["options"]
     assert notes["options"][-2:] == ["--idle-exit", "0.0"]
     with registry.connect("x") as client:
@@ -360,7 +360,7 @@ def test_restart_of_a_server_that_was_started_on_demand(home: Path, capsys: pyte
     assert cli.run(["restart", "-a", "x"]) == 0
     second = server_processes.pid_of(home / "x")
     assert second not in (None, first)
-    assert _control._info(registry._addresses.Place("x"))["options"][-2:] == ["--idle-exit", "3600.0"]
+    assert _servers.info(registry._addresses.Place("x"))["options"][-2:] == ["--idle-exit", "3600.0"]
     assert f"started it again (pid {second})" in capsys.readouterr().err
 
 
@@ -449,12 +449,12 @@ def test_serve_reads_the_names_configuration(home: Path) -> None:
     (directory / "registry.toml").write_text('plugins = ["./jars.py"]\nlease = 60\n')
     with registry.connect("x") as client:
         assert client.statistics()["types"] == ["jar"]
-    assert "--lease=60.0" in _control._info(registry._addresses.Place("x"))["options"]
+    assert "--lease=60.0" in _servers.info(registry._addresses.Place("x"))["options"]
     server_processes.end_all(home)
     with server_processes.running("serve", "x", "--lease", "5", "--json") as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert "--lease=5.0" in _control._info(registry._addresses.Place("x"))["options"]
+        assert "--lease=5.0" in _servers.info(registry._addresses.Place("x"))["options"]
 
 
 @toml

@@ -42,6 +42,11 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
 
 
+def yes_option(function: F) -> F:
+    """Give a command ``--yes``."""
+    return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(function)
+
+
 @contextmanager
 def usage() -> Iterator[None]:
     """Make a wrong value a wrong use of the command: the user typed it."""

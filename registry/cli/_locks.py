@@ -46,7 +46,7 @@ def locks(pattern: str, in_full: bool, address: str | None, as_json: bool) -> No
 @click.option("--token", type=int, help="Take this grant back, where several are out.")
 @_common.address_option
 @_common.json_option
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_common.yes_option
 def release(lock: str, token: int | None, address: str | None, as_json: bool, yes: bool) -> None:
     """Take LOCK, such as lock:login, from whoever holds it.
 
