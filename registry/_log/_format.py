@@ -150,21 +150,44 @@ def read_snapshot(data: bytes) -> tuple[Picture, memoryview]:
     Raises:
         Unreadable: It is not whole, or damaged.
     """
+    start = _snapshot_start(data)
+    view = memoryview(data)
+    image = view[start + _DIGEST :]
+    if _hashed(view[:start], image) != view[start : start + _DIGEST]:
+        raise Unreadable("it is damaged")
+    return _picture_of(view[:start]), image
+
+
+def peek_snapshot(data: bytes) -> Picture:
+    """Return what a snapshot says of itself, from its first bytes alone; nothing proves that it is so.
+
+    Raises:
+        Unreadable: Not even that is there.
+    """
+    start = _snapshot_start(data)
+    if len(data) < start + _DIGEST:
+        raise Unreadable("it is cut off")
+    return _picture_of(memoryview(data)[:start])
+
+
+def _snapshot_start(data: bytes) -> int:
+    """Return where the description of a snapshot ends."""
     if len(data) < _LENGTH.size:
         raise Unreadable("it is cut off")
     magic, length = _LENGTH.unpack_from(data)
-    start = _LENGTH.size + length
-    view = memoryview(data)
-    image = view[start + _DIGEST :]
-    if magic != SNAPSHOT or _hashed(view[:start], image) != view[start : start + _DIGEST]:
-        raise Unreadable("it is damaged" if magic == SNAPSHOT else "it does not begin as a snapshot does")
+    if magic != SNAPSHOT:
+        raise Unreadable("it does not begin as a snapshot does")
+    return int(_LENGTH.size + length)
+
+
+def _picture_of(head: memoryview) -> Picture:
     try:
-        picture = _picture(view[_LENGTH.size : start])
+        picture = _picture(head[_LENGTH.size :])
     except msgspec.MsgspecError as error:
         raise Unreadable(f"it is of another version ({error})") from None
     if picture.format != FORMAT:
         raise Unreadable(f"it is of format {picture.format}, and this version reads format {FORMAT}")
-    return picture, image
+    return picture
 
 
 def _hashed(head: bytes | memoryview, image: bytes | memoryview) -> bytes:
