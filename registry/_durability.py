@@ -86,6 +86,11 @@ class Durability:
         """Where events are added."""
         return self._store.log
 
+    @property
+    def path(self) -> str:
+        """The directory of the log."""
+        return str(self._store.directory.path)
+
     # -- the start
 
     def recover(self) -> Recovered:

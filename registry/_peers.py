@@ -440,6 +440,11 @@ def boot() -> str:
         return ""
 
 
+def myself() -> str:
+    """Return the name of this process that means no other one, as `Peer.process`; empty where there is none."""
+    return Peer("unix", pid=os.getpid(), started=started(os.getpid())).process
+
+
 def trust_domain(uid: int) -> str:
     """Return the name of a user on this machine, told from the same number elsewhere.
 

@@ -381,10 +381,14 @@ def _word(plugin: object) -> str:
 # What people are told
 
 
-def unit() -> str:
-    """Return the systemd service that this process is part of; it takes its processes along when it ends."""
+def unit(table: str = "/proc/self/cgroup") -> str:
+    """Return the systemd service that this process is part of; it takes its processes along when it ends.
+
+    Args:
+        table: Where the system tells that of a process.
+    """
     try:
-        with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        with open(table, encoding="utf-8", errors="replace") as file:
             paths = [
                 line.rstrip("\n").split(":", 2)[-1]
                 for line in file

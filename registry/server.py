@@ -204,6 +204,7 @@ class ManagerServer:
             threads=threads,
             control={
                 "stop": self._asked_to_stop,
+                "about": self._about,
                 **({"log": self._durability.close_segment} if self._durability is not None else {}),
             },
             freshness=self._stale,
@@ -335,7 +336,8 @@ class ManagerServer:
 
     def _info(self, since: float) -> dict[str, Any]:
         """Return what the lock file tells of this server."""
-        return {"pid": os.getpid(), "since": since, "address": self.url, **self.notes}
+        process = _peers.myself()
+        return {"pid": os.getpid(), "process": process, "since": since, "address": self.url, **self.notes}
 
     def _find_key(self, place: Place) -> bytes:
         if self._given_key is not None or os.environ.get("REGISTRY_AUTHKEY_FILE"):
@@ -521,6 +523,16 @@ class ManagerServer:
         if self._loop is not None:
             self._loop.call_soon(self._begin_stop)
         return os.getpid()
+
+    def _about(self) -> dict[str, object]:
+        """Answer the question `about`: what nobody but this process knows of it."""
+        changed = self.plugins.changed()
+        return {
+            "python": sys.executable,
+            "changed": changed,
+            "code": {} if changed else self.plugins.code(),  # of the files, which are what was loaded
+            "state": self._durability.path if self._durability is not None else "",
+        }
 
     def _post(self, function: Callable[[], None]) -> None:
         """Run something on the loop's thread, and send what comes out of it."""

@@ -47,6 +47,11 @@ def yes_option(function: F) -> F:
     return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(function)
 
 
+def listed(text: str) -> list[str]:
+    """Return the items of a text that has commas between them."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
 @contextmanager
 def usage() -> Iterator[None]:
     """Make a wrong value a wrong use of the command: the user typed it."""

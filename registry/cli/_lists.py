@@ -60,7 +60,7 @@ def plugins(
     """
     from registry import _plugins
 
-    only = [item.strip() for item in plugins.split(",") if item.strip()] if plugins is not None else None
+    only = _common.listed(plugins) if plugins is not None else None
     if only or extra:
         sys.path.append(os.getcwd())  # as `serve` does
     found = _plugins.load(only, list(extra), strict)

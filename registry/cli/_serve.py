@@ -134,6 +134,7 @@ def _serve(
         "python": sys.executable,
         "path": _starter.search_path(whole=True),
         "revived": on_demand and settings["log"] != "memory",
+        "unit": _starter.unit() if on_demand else "",
     }
 
     def ready() -> None:
@@ -142,9 +143,8 @@ def _serve(
         report.ready()
 
     server.on_ready = ready
-    service = _starter.unit() if on_demand else ""
-    if service:
-        log.warning("this server was started inside %s, and ends with it", service)
+    if server.notes["unit"]:
+        log.warning("this server was started inside %s, and ends with it", server.notes["unit"])
     server.run()
 
 
@@ -164,9 +164,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
             if "address" in settings:
                 raise click.UsageError(f"{path} is that of {address.name!r}: address belongs into a file for --config")
     given: dict[str, Any] = {
-        "plugins": [item.strip() for item in options["plugins"].split(",") if item.strip()]
-        if options["plugins"] is not None
-        else None,
+        "plugins": _common.listed(options["plugins"]) if options["plugins"] is not None else None,
         "plugin": list(options["extra"]) or None,
         "authkey-file": options["authkey_file"] and os.path.abspath(options["authkey_file"]),
         "log": options["log"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from registry.cli import _common
 
 if TYPE_CHECKING:
     from registry._addresses import Place
+    from registry._plugins import Plugins
     from registry.client import ManagerClient
 
 ENDING = 15.0  # seconds that a server may take to end
@@ -34,6 +37,48 @@ def info(place: Place) -> dict[str, Any]:
     from registry._addresses import ServerLock
 
     return dict(ServerLock(place.lock).read_info() or {})
+
+
+def option(place: Place, name: str) -> str | None:
+    """Return an option of ``registry serve`` that the last server of a place was given, or the next one will be.
+
+    Args:
+        place: Where it lives.
+        name: One that takes a value, without dashes.
+    """
+    options = info(place).get("options")
+    if options is not None:
+        start = f"--{name}="
+        return next((str(word)[len(start) :] for word in options if str(word).startswith(start)), None)
+    found = settings_of(place).get(name)
+    return str(found) if found else None
+
+
+def settings_of(place: Place | None) -> dict[str, Any]:
+    """Return what stands in the configuration file of a name."""
+    from registry.cli import _settings
+
+    path = place.directory / "registry.toml" if place is not None and place.address.name is not None else None
+    return _settings.read(path) if path is not None and path.is_file() else {}
+
+
+def plugins_of(place: Place | None, notes: dict[str, Any]) -> Plugins:
+    """Load the plugins that a server has, or had, or will have.
+
+    Args:
+        place: Where it lives, if that is known.
+        notes: What it has noted of itself, if anything.
+    """
+    from registry import _plugins
+
+    if "options" not in notes:
+        settings = settings_of(place)
+        return _plugins.load(settings.get("plugins"), settings.get("plugin", []))
+    options = [str(word) for word in notes["options"]]
+    sys.path.extend(str(entry) for entry in notes.get("path", ()) if entry not in sys.path)
+    start = "--plugins="
+    only = next((_common.listed(word[len(start) :]) for word in options if word.startswith(start)), None)
+    return _plugins.load(only, [word for before, word in pairwise(options) if before == "-p"])
 
 
 class Stopping:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,30 +76,15 @@ class Log:
         """Load the plugins that are asked for, else those that the server has, or had."""
         from registry import _plugins
 
-        names: list[str] | None
-        if only is not None or extra:
-            sys.path.append(os.getcwd())  # as `serve` does
-            names, words = (_listed(only) if only is not None else None), list(extra)
-        elif "options" in self.notes:
-            options = [str(word) for word in self.notes["options"]]
-            sys.path.extend(str(entry) for entry in self.notes.get("path", ()) if entry not in sys.path)
-            names = next(
-                (_listed(word[len("--plugins=") :]) for word in options if word.startswith("--plugins=")), None
-            )
-            words = [word for before, word in pairwise(options) if before == "-p"]
-        else:
-            settings = _settings_of(self.place)
-            names, words = settings.get("plugins"), settings.get("plugin", [])
-        return _plugins.load(names, words).required()
+        if only is None and not extra:
+            return _servers.plugins_of(self.place, self.notes).required()
+        sys.path.append(os.getcwd())  # as `serve` does
+        return _plugins.load(_common.listed(only) if only is not None else None, extra).required()
 
     def interpreter(self) -> str:
         """Return the Python that its server runs in, if it is another one than this."""
         python = str(self.notes.get("python", sys.executable))
         return "" if python == sys.executable else python
-
-
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 @contextmanager
@@ -207,29 +191,13 @@ def stopped(asked: str | None, directory: str | None) -> Log:
     if directory is None or asked is not None:
         with _common.usage():
             place = Place(asked)
-        directory = directory or _configured(place)
+        directory = directory or _servers.option(place, "state")
     if directory is not None:
         path = Path(directory).absolute()
         return Log(Directory(path), EpochFile(path / "epoch"), place)
     if place is None:
         raise click.UsageError("give NAME, --address or --state")
     return Log(Directory(place.state), EpochFile(place.epoch), place)
-
-
-def _configured(place: Place) -> str | None:
-    """Return the directory that the server of a place was told to keep its state in, if it was told one."""
-    options = _servers.info(place).get("options")
-    if options is not None:
-        return next((str(word)[len("--state=") :] for word in options if str(word).startswith("--state=")), None)
-    found = _settings_of(place).get("state")
-    return str(found) if found else None
-
-
-def _settings_of(place: Place | None) -> dict[str, Any]:
-    from registry.cli import _settings
-
-    path = place.directory / "registry.toml" if place is not None and place.address.name is not None else None
-    return _settings.read(path) if path is not None and path.is_file() else {}
 
 
 def take(directory: Directory, stack: ExitStack) -> None:
