@@ -84,8 +84,8 @@ def glance(directory: Directory, head: int = 0) -> Glance:
         return found
     if segments and segments[0][0] > found.newest + 1:
         found.failures.append(
-            f"what lies between event {found.newest}, up to which there is a snapshot, and event {segments[0][0]}, with "
-            "which the segments begin, is missing"
+            f"what lies between event {found.newest}, up to which there is a snapshot, and event {segments[0][0]}, "
+            "with which the segments begin, is missing"
         )
     if head > found.newest and not segments:
         found.failures.append(f"event {head} had been there, and the files end with event {found.newest}")

@@ -32,6 +32,7 @@ _COMMANDS = {
     "objects": "_lists",
     "locks": "_locks",
     "release": "_locks",
+    "doctor": "_doctor",
     "plugins": "_lists",
     "state": "_state",
     "demo": "_demo",

@@ -1,0 +1,95 @@
+"""The secret: whether it is there, whether it is the server's, and who else can read it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import errors
+from registry.cli import _servers
+from registry.cli._doctor._findings import Finding, note, ok, problem, refused
+
+if TYPE_CHECKING:
+    from registry.cli._doctor._scene import Scene
+
+SHORT = 16  # bytes, below which a key could be guessed
+
+
+def key(scene: Scene) -> Iterator[Finding]:
+    """Check the file that a client of this process takes its key from."""
+    place = scene.place
+    if place is None:
+        return
+    named = os.environ.get("REGISTRY_AUTHKEY_FILE")
+    path = Path(named) if named else place.key
+    if scene.secret is None:
+        if not named and not os.path.lexists(path):
+            yield _missing(scene, path)
+        elif scene.no_key is not None:
+            yield refused("key", scene.no_key)
+        return
+    if isinstance(scene.error, errors.AccessDenied):
+        given = _servers.option(place, "authkey-file")
+        cure = f"export REGISTRY_AUTHKEY_FILE={given or 'FILE, with the key of that server in it'}"
+        yield problem("key", f"the server refuses the key in {path}", cure)
+    elif len(scene.secret) < SHORT:
+        cure = f"umask 077; head -c 32 /dev/urandom | base64 > {path}, and restart the server"
+        yield note("key", f"the key in {path} has {len(scene.secret)} bytes, and could be guessed", cure)
+    yield from readers(path)
+
+
+def _missing(scene: Scene, path: Path) -> Finding:
+    if scene.address is not None and scene.address.name is not None and not scene.status:
+        return ok("key", f"{path} is not there yet; the first server makes it")
+    return problem(
+        "key",
+        f"there is none for {scene.label}: neither {path} nor a file that REGISTRY_AUTHKEY_FILE names",
+        f"export REGISTRY_AUTHKEY_FILE=FILE, with that server's key; where none runs, registry serve -a {scene.label}",
+    )
+
+
+def readers(path: Path) -> Iterator[Finding]:
+    """Tell who can read a key file besides its owner and root."""
+    if sys.platform == "win32":
+        yield note("key", f"{path}; who can read it is not looked at on this system")
+        return
+    found = path.stat()
+    owner = _user(found.st_uid)
+    if _has_list(path):
+        yield note("key", f"{path} has an access control list, which may let others read it", f"getfacl {path}")
+    elif found.st_mode & 0o040:
+        yield note("key", f"{path} of {owner} is readable by the group {_group(found.st_gid)}")
+    else:
+        yield ok("key", f"{path}, readable by {owner} alone")
+
+
+def _has_list(path: Path) -> bool:
+    """Tell whether more than its mode says who may read a file."""
+    if not hasattr(os, "listxattr"):
+        return False
+    try:
+        return "system.posix_acl_access" in os.listxattr(path)
+    except OSError:
+        return False
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return f"gid {gid}"
+    return f"{group.gr_name} ({', '.join(group.gr_mem)})" if group.gr_mem else group.gr_name
