@@ -213,7 +213,8 @@ def exit_code(error: BaseException) -> int:
         return NO_SERVER
     if isinstance(error, PermissionError):
         return DENIED
-    conflicts = (Conflict, errors.DefinitionConflict, errors.EditConflict, errors.NotOwner)
+    # A directory of a log that another server has is told by a `BlockingIOError`.
+    conflicts = (Conflict, errors.DefinitionConflict, errors.EditConflict, errors.NotOwner, BlockingIOError)
     if isinstance(error, conflicts) or is_taken(error):
         return CONFLICT
     return FAILED

@@ -1,4 +1,4 @@
-"""``registry objects`` and ``registry plugins``."""
+"""``registry plugins``."""
 
 from __future__ import annotations
 
@@ -12,36 +12,6 @@ from registry.cli import _common
 
 if TYPE_CHECKING:
     from registry._plugins import Plugin
-
-
-@click.command()
-@click.argument("pattern", default="*")
-@_common.address_option
-@_common.json_option
-def objects(pattern: str, address: str | None, as_json: bool) -> None:
-    """List what the server holds.
-
-    PATTERN is a shell pattern for typeid:name, such as "dict:*".
-    """
-    with _common.connected(address, "objects") as client:
-        rows = client.objects(pattern)
-    if as_json:
-        _common.print_json(rows)
-        return
-    if rows:
-        _common.print_table(
-            [
-                (
-                    f"{row['typeid']}:{row['name']}",
-                    row["maker"],
-                    _common.clock(row["made"]),
-                    row["waiting"] or None,
-                    "ends with the server" if row["ephemeral"] else None,
-                )
-                for row in rows
-            ],
-            ["object", "made by", "since", "waiting", ""],
-        )
 
 
 @click.command()
