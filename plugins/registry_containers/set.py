@@ -30,9 +30,9 @@ Example::
     ...     seen = shared.set("seen")
     ...     seen.add("a"), seen.add("a")
     ...     seen |= {"b", "c"}
-    ...     "b" in seen, seen - {"a"}
+    ...     "b" in seen, sorted(seen - {"a"})
     (True, False)
-    (True, {'b', 'c'})
+    (True, ['b', 'c'])
 """
 
 from __future__ import annotations
