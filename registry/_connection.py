@@ -13,7 +13,7 @@ from registry import _peers, _wire
 from registry._attachments import Attachment
 from registry._auth import ServerHandshake
 from registry._stock import StockConnection
-from registry._wire import Kind, ProtocolError
+from registry._wire import ATTACH, Kind, ProtocolError
 
 if TYPE_CHECKING:
     from registry.server import ManagerServer
@@ -128,11 +128,13 @@ class Connection(asyncio.Protocol):
 
     def write_all(self, pieces: list[Any]) -> None:
         """Send frames and pieces of frames; those of some size are sent from where they lie."""
-        if memoryview in map(type, pieces):
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        elif memoryview in map(type, pieces):
             for piece in pieces:
                 self._transport.write(piece)
         else:
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._transport.write(b"".join(pieces))
 
     def end(self) -> None:
         """Close, once everything has been sent."""
@@ -274,7 +276,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._server.host.receive(attachment, frame, self._server.now())
-            if frame.kind == Kind.ATTACH:
+            if frame.kind == ATTACH:
                 self._attached(attachment)
         except ProtocolError as error:
             self._refuse(str(error))

@@ -340,14 +340,17 @@ class Engine:
         try:
             if self.losses.untold:
                 self.losses.tell(event)
-            hosted, lost = self._target(event)
-            if lost is not None and event.method not in hosted.gives_back:
-                raise lost
+            lost: LockLost | None = None
+            hosted = self.objects.get((event.typeid, event.name))
+            if hosted is None or hosted.stopped or event.grants:
+                hosted, lost = self._target(event)
+                if lost is not None and event.method not in hosted.gives_back:
+                    raise lost
             if event.method in OPERATORS:
                 self._reply(session, seq, REPLY, _codec.encode(self._administer(hosted, session, event)))
                 return
             args, kwargs = _codec.decode_arguments(event.arguments, incoming=stamp(session.domain), rows=unopened)
-            method = self._method(hosted, event.method)
+            method = hosted.methods.get(event.method) or self._method(hosted, event.method)
         except Exception as error:  # noqa: BLE001 - what is wrong with a call is its caller's to know
             self._reply(session, seq, ERROR, failure(error))
             return

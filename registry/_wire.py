@@ -95,7 +95,7 @@ class Kind(IntEnum):
 
 
 # Plain numbers for what is looked at in every call: to look up a member of an enum costs as much as a call.
-CALL, CONTROL, READ, SHOWN = int(Kind.CALL), int(Kind.CONTROL), int(Kind.READ), int(Kind.SHOWN)
+ATTACH, CALL, CONTROL, READ, SHOWN = map(int, (Kind.ATTACH, Kind.CALL, Kind.CONTROL, Kind.READ, Kind.SHOWN))
 REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
 WITH_PARTS = (Kind.REPLY, Kind.STANDS)
 

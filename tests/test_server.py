@@ -342,8 +342,8 @@ def post(proxy, method, *args):
         link._next += 1
         link._pending[slot.seq] = slot
         link._send(slot)
-frames, send = [], link._transport._sendall
-link._transport._sendall = frames.append
+frames, send = [], link._transport.send
+link._transport.send = frames.append
 for number in range(300):
     post(notes, "add", number)
 post(lock, "release", grant.number)

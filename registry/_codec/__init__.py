@@ -110,7 +110,6 @@ __all__ = [
 ]
 
 _encode = msgspec.msgpack.encode
-_DIRECT = SCALARS | {Ext}
 _NO_NAMES: dict[str, object] = {}
 _decode_call = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any]]).decode
 # The first bytes of an extension of 1, 2, 4, 8 or 16 bytes, and how long a header and such a value are together.
@@ -401,16 +400,15 @@ def _plain_arguments(data: bytes, incoming: Incoming | None) -> list[Any] | None
         return None
     if named:
         return None
-    if SCALARS.issuperset(map(type, row)):
-        return row
-    if not _DIRECT.issuperset(map(type, row)):
-        return None
     for place, item in enumerate(row):
-        if type(item) is Ext:
+        kind = type(item)
+        if kind is Ext:
             if item.code != 35:
                 return None
             leaf = Carried(bytes(item.data))
             row[place] = leaf if incoming is None else incoming(leaf)
+        elif kind not in SCALARS:
+            return None
     return row
 
 

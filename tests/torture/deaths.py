@@ -149,8 +149,8 @@ def last_words(client: ManagerClient, grant: Any, how: str) -> None:
     transport: Any = link._transport
     notes = client.notes("n")
     frames: list[bytes] = []
-    before = transport._sendall
-    transport._sendall = frames.append
+    before = transport.send
+    transport.send = frames.append
     if how == "unread":
         # Far more answers than the server keeps for one who does not read.
         for _ in range(100):
