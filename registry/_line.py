@@ -19,7 +19,7 @@ from registry import _shelf, _wire
 from registry._leaves import Parts
 from registry._pending import Pending
 from registry._transport import CHUNK, DeadlinePassed, Transport, clock, is_gone, left
-from registry._wire import REPLY, Frame, Kind
+from registry._wire import AGAIN, REPLY, Frame, Kind
 from registry._words import Mapped
 from registry.errors import RegistryError
 
@@ -248,7 +248,7 @@ class Line:
                 sent: float = _wire.STAMP.unpack(frame.body)[0]
                 if self.heard < sent <= clock():
                     self.heard = sent
-        elif frame.kind == Kind.AGAIN:
+        elif frame.kind == AGAIN:
             self.files_work = False
             raise _wire.ProtocolError("a file was removed; the bytes go by a new connection")
         elif slot.abandoned:

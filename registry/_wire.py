@@ -96,7 +96,7 @@ class Kind(IntEnum):
 
 # Plain numbers for what is looked at in every call: to look up a member of an enum costs as much as a call.
 ATTACH, CALL, CONTROL, READ, SHOWN = map(int, (Kind.ATTACH, Kind.CALL, Kind.CONTROL, Kind.READ, Kind.SHOWN))
-REPLY, ERROR, CANCELLED = int(Kind.REPLY), int(Kind.ERROR), int(Kind.CANCELLED)
+AGAIN, CANCELLED, ERROR, REPLY = map(int, (Kind.AGAIN, Kind.CANCELLED, Kind.ERROR, Kind.REPLY))
 WITH_PARTS = (Kind.REPLY, Kind.STANDS)
 
 
