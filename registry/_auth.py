@@ -100,7 +100,7 @@ class ServerHandshake:
     Attributes:
         outcome: ``None`` while it goes on, then ``"native"``, ``"stock"`` or ``"refused"``. After
             ``"native"`` the peer still waits for `accept`.
-        reason: why the peer was refused.
+        reason: why the peer was refused; `has_wrong_key` where it has shown another key.
         leftover: bytes that came behind the handshake; the first of the protocol that follows.
     """
 
@@ -111,6 +111,7 @@ class ServerHandshake:
         "_challenge",
         "_client",
         "_expects",
+        "has_wrong_key",
         "leftover",
         "outcome",
         "reason",
@@ -134,6 +135,7 @@ class ServerHandshake:
         self._expects = "answer"
         self.outcome: str | None = None
         self.reason = ""
+        self.has_wrong_key = False
         self.leftover = b""
 
     def opening(self) -> bytes:
@@ -212,6 +214,7 @@ class ServerHandshake:
         nonce = message[len(_MAGIC) : -_MAC_SIZE]
         expected = _client_mac(self._authkey, self._challenge, nonce, self._binding)
         if not hmac.compare_digest(expected, message[-_MAC_SIZE:]):
+            self.has_wrong_key = True
             return self._refuse("a native client with another key", _framed(_DENIED))
         self._client = message
         self.outcome = "native"
@@ -228,6 +231,7 @@ class ServerHandshake:
         if expected is None:
             return self._refuse(f"this Python has no {digest}, which the stock client answered with")
         if not hmac.compare_digest(expected, mac):
+            self.has_wrong_key = True
             return self._refuse("a stock client with another key")
         self._expects = "challenge"
         return _framed(_WELCOME)

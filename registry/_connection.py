@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         if self._handshake is not None:
             self._transport.write(self._handshake.opening())
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE, self._transport.abort)
+        server.door.enter(self)
 
     def data_received(self, data: bytes) -> None:
         if self._handshake is not None:
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         server = self._server
         server._connections.discard(self)
+        server.door.leave(self)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._pidfd is not None:
@@ -216,20 +218,25 @@ class Connection(asyncio.Protocol):
         handshake = self._handshake
         if handshake is None:
             return
+        server = self._server
         answer = handshake.receive(data)
+        if handshake.has_wrong_key:
+            self._transport.pause_reading()
+            server.door.refuse(lambda: self._turn_away(answer, handshake.reason))
+            return
         if answer:
             self._transport.write(answer)
             self._acknowledge()
         if handshake.outcome is None:
             return
+        if handshake.outcome == "refused":
+            self._turn_away(b"", handshake.reason)
+            return
         if self._deadline is not None:
             self._deadline.cancel()
         self._handshake = None
-        server = self._server
-        if handshake.outcome == "refused":
-            log.warning("refused a connection from %s: %s", self._peer.host, handshake.reason)
-            self._transport.close()
-        elif handshake.outcome == "native":
+        server.door.leave(self)
+        if handshake.outcome == "native":
             self._transport.write(handshake.accept(server.host.greeting))
             peer = self._peer
             self._attachment = Attachment(
@@ -248,6 +255,13 @@ class Connection(asyncio.Protocol):
             self._pidfd = None
             if handshake.leftover:
                 self.data_received(handshake.leftover)
+
+    def _turn_away(self, answer: bytes, reason: str) -> None:
+        if self._transport.is_closing():
+            return
+        log.warning("refused a connection from %s: %s", self._peer.host, reason)
+        self._transport.write(answer)
+        self._transport.close()
 
     def _acknowledge(self) -> None:
         """Have the next bytes acknowledged at once.

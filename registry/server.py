@@ -35,6 +35,7 @@ from registry import __version__, _addresses, _peers, _plugins, _shelf, _words
 from registry._addresses import Place
 from registry._attachments import Attachment, Client, Identity
 from registry._connection import Connection
+from registry._door import Door, weakness
 from registry._durability import Durability
 from registry._host import Host
 from registry._log import Recovered
@@ -140,6 +141,7 @@ class ManagerServer:
         self._freshness = (0.0, "")
         self._idle_since: float | None = None
         self._offset = time.time() - time.monotonic()
+        self.door = Door(time.monotonic, self._later)
         self.authkey = b""
         self.host: Host
         self.stock: StockSessions
@@ -168,6 +170,7 @@ class ManagerServer:
             place.ensure()
             self._take_lock(place)
             self.authkey = self._find_key(place)
+            self._check_key()
             recovered = self._recover(place)
             epoch, life = self._begin(place, since)
             if self._durability is not None:
@@ -343,6 +346,16 @@ class ManagerServer:
         if self._given_key is not None or os.environ.get("REGISTRY_AUTHKEY_FILE"):
             return _addresses.find_authkey(self._given_key, self._address)
         return _addresses.load_key(place.key, create=True)
+
+    def _check_key(self) -> None:
+        """Refuse a key that strangers can guess where there are any, and say so where there are none."""
+        fault = weakness(self.authkey)
+        if not fault:
+            return
+        cure = "take another one, such as of: python -c 'import secrets; print(secrets.token_hex(32))'"
+        if not self._address.is_local:
+            raise AccessDenied(f"the key for {self._address}, which other hosts can reach, {fault}; {cure}")
+        log.warning("the key for %s %s; %s", self._address.label, fault, cure)
 
     def _begin(self, place: Place, since: float) -> tuple[int, bytes]:
         """Begin an epoch. Where no file can be kept there is none, and grants say that they have no token."""
@@ -547,6 +560,10 @@ class ManagerServer:
                 loop.call_soon_threadsafe(turn)
             except RuntimeError:
                 pass  # the loop has closed; nobody waits for this any more
+
+    def _later(self, seconds: float, function: Callable[[], object]) -> None:
+        if self._loop is not None:
+            self._loop.call_later(seconds, function)
 
     def _soon(self, function: Callable[[], None]) -> None:
         """Run something once what has come by now has been taken."""
