@@ -550,14 +550,33 @@ def test_a_carried_value_alone_is_one_extension(size: int) -> None:
     assert _codec.encode_result(Carried(data)) == msgspec.msgpack.encode(Ext(35, data))
 
 
-@given(VALUES)
+GRANTS = st.builds(Grant, st.integers(0, 2**63), st.booleans(), st.text(max_size=300), st.floats(allow_nan=False))
+
+
+@given(GRANTS)
+def test_a_grant_alone_is_read_as_one_among_others(grant: Grant) -> None:
+    """By its caller and by others, however long the name of its holder."""
+
+    def fields(grant: Grant) -> tuple[object, ...]:
+        return grant.number, grant.abandoned, grant.holder, grant.since
+
+    data = _codec.encode_result(grant)
+    assert data == _codec.encode(grant)
+    alone, (among,) = _codec.decode_result(data, incoming=lambda leaf: leaf), _codec.decode(_codec.encode([grant]))
+    assert fields(alone) == fields(among) == fields(grant)
+
+
+@given(VALUES | GRANTS)
 def test_a_result_is_opened_for_its_caller(value: Any) -> None:
     """Whatever its length, as by asking for each leaf; and damage is a `CodecError` all the same."""
 
     def opened(leaf: Any) -> Any:
-        return _codec.decode_carried(leaf, opened)
+        if type(leaf) is Grant:
+            return (leaf.number, leaf.abandoned, leaf.holder, leaf.since)
+        return _codec.decode_carried(leaf, opened) if type(leaf) is Carried else leaf
 
-    data = bytes(_codec.encode(_codec.carry(value)))
+    data = bytes(_codec.encode(value if type(value) is Grant else _codec.carry(value)))
+    value = opened(value)
     assert same(_codec.decode_result(data, incoming=opened), value)
     for cut in {0, 1, 2, 3, len(data) - 1}:
         for damaged in (data[:cut], data[:cut] + b"\x00" + data[cut:]):

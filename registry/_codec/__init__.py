@@ -67,14 +67,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from .._leaves import Carried, Parts, pack_scalar
+from .._leaves import Carried, Grant, Parts, pack_scalar
 from ..errors import NotShareable
 from . import _bulk, _exceptions
 from ._base import LIMIT, SCALARS, CodecError
 from ._bulk import BESIDE, OUTSIDE, Pieces, is_blob, split
-from ._read import EXTENSION, SIMPLE, Reader, read, read_inside, read_plain, read_row
+from ._read import EXTENSION, SIMPLE, Reader, read, read_grant, read_inside, read_plain, read_row
 from ._values import add_source, declare
-from ._write import CarriedDict, CarriedList, Refused, Writer, assembled, carried, is_large, pack, packed
+from ._write import CarriedDict, CarriedList, Refused, Writer, assembled, carried, is_large, pack, packed, write_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -286,6 +286,11 @@ def encode_result(value: object, *, traceless: bool = False) -> bytes | Parts:
         return pack_scalar(value)
     if type(value) is Carried and not value.domain and len(value.data) < BESIDE:
         return _carried_alone(value.data)
+    if type(value) is Grant:
+        try:
+            return _encode(write_grant(value))
+        except UnicodeEncodeError:
+            pass  # the long way has room for it
     writer = Writer(None, traceless=traceless)
     parts: list[Any] = []
     writer.beside = parts
@@ -356,16 +361,24 @@ def decode(data: Buffer | Parts, *, incoming: Incoming | None = None, rows: Rows
 def decode_result(data: Buffer | Parts, *, incoming: Incoming, rows: Rows | None = None) -> Any:
     """Decode what a method returned, for its caller. As `decode`, where `incoming` opens what is typed.
 
-    A carried scalar alone, which most reads of a container return, is opened in one step.
+    A carried scalar alone, which most reads of a container return, is opened in one step; so is a grant.
     """
     if type(data) is bytes and data:
         first = data[0]
         size = len(data)
         start = 2 if _FIXED.get(first) == size else 3 if first == 0xC7 and size > 3 == size - data[1] else 0
-        if start and data[start - 1] == 35:
+        code = data[start - 1] if start else 0
+        if code == 35:
             inside = data[start:]
             if inside and SIMPLE[inside[0]]:
                 return read_plain(inside)
+        elif code == 34:
+            try:
+                grant = read_grant(data[start:])
+            except ValueError:
+                pass  # the long way says what is wrong with it
+            else:
+                return incoming(grant)
     return decode(data, incoming=incoming, rows=rows)
 
 

@@ -341,8 +341,9 @@ def _read_handle(reader: Reader, data: memoryview) -> object:
     return reader.offer(Handle(*_three_texts(data)))
 
 
-def _read_grant(reader: Reader, data: memoryview) -> object:
-    return reader.offer(Grant(*_grant_fields(data)))
+def read_grant(data: Buffer) -> Grant:
+    """Make a grant of the payload of its extension."""
+    return Grant(*_grant_fields(data))
 
 
 def _read_carried(reader: Reader, data: memoryview) -> object:
@@ -408,7 +409,7 @@ _LEAVES: dict[int, Callable[[Reader, memoryview], object]] = {
     LONE_SURROGATES: _read_big(LONE_SURROGATES),
     18: _read_constant,
     33: _read_handle,
-    34: _read_grant,
+    34: lambda reader, data: reader.offer(read_grant(data)),
     35: _read_carried,
     36: _read_pickled,
     37: _read_opaque,

@@ -462,7 +462,8 @@ def _write_handle(writer: Writer, value: Handle, depth: int) -> object:
     return Ext(33, _encode((value.address, value.typeid, value.name)))
 
 
-def _write_grant(writer: Writer, value: Grant, depth: int) -> object:
+def write_grant(value: Grant) -> Ext:
+    """Return what msgspec is to write for a grant."""
     return Ext(34, _encode((value.number, value.abandoned, value.holder, float(value.since))))
 
 
@@ -560,7 +561,7 @@ def _late_writer(cls: type) -> _Write:
 
 _LEAF_WRITERS: dict[type, _Write] = {
     Handle: _write_handle,
-    Grant: _write_grant,
+    Grant: lambda writer, value, depth: write_grant(value),
     Carried: _write_carried,
     OpaqueValue: _write_opaque,
     Owner: _write_owner,
