@@ -54,7 +54,7 @@ import msgspec
 
 from registry import _peers
 from registry._leaves import EVERY
-from registry._wire import WORD, Words, encode
+from registry._wire import WORD, BadBody, Words, encode
 
 __all__ = ["LEASE", "PERIOD", "Mapped", "WordFile", "WordPool", "begin"]
 
@@ -258,7 +258,7 @@ def _end_previous(directory: str, is_first: bool) -> bool:
         _poison(view)
         os.unlink(told.path)
         return True
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *BadBody):
         return False  # it has vanished, or the record is none that a server has written
 
 

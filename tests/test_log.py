@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from engine_driver import SEED, START
 from msgspec import structs
@@ -635,3 +637,19 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     again = Written(tmp_path)
     again.begin()
     again.end(fold=True)
+
+
+@pytest.mark.parametrize("text", [b"\xa3\xff\xff\xff", b"\xa1\x80"])
+def test_a_head_that_is_no_text_where_one_should_be_is_refused(text: bytes) -> None:
+    """Although its sum is right, as of a head that a faulty writer has written."""
+    description = _format.Description(_format.FORMAT, 1, 0, 0, "boot", {}, bytes(16), 1, 1.0)
+    head = msgspec.msgpack.encode(description).replace(
+        msgspec.msgpack.encode(
+            "boot",
+        )
+        + b"\xa4code",
+        text + b"\xa4code",
+    )
+    data = _format._LENGTH.pack(_format.SEGMENT, len(head)) + head
+    with pytest.raises(_format.Unreadable, match="of another version"):
+        _format.read_segment(data + _format._SUM.pack(zlib.crc32(data)))

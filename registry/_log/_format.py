@@ -46,7 +46,7 @@ import msgspec
 
 from registry import _codec
 from registry._events import AnyEvent, Call, Event, Output, Verdicts
-from registry._wire import Kind
+from registry._wire import BadBody, Kind
 
 FORMAT = 1
 SEGMENT = b"RGS1"
@@ -130,7 +130,7 @@ def read_segment(data: bytes) -> tuple[Description, int]:
         raise Unreadable("its head is damaged")
     try:
         description = _description(memoryview(data)[_LENGTH.size : end])
-    except msgspec.MsgspecError as error:
+    except BadBody as error:
         raise Unreadable(f"its head is of another version ({error})") from None
     if description.format != FORMAT:
         raise Unreadable(f"it is of format {description.format}, and this version reads format {FORMAT}")
@@ -183,7 +183,7 @@ def _snapshot_start(data: bytes) -> int:
 def _picture_of(head: memoryview) -> Picture:
     try:
         picture = _picture(head[_LENGTH.size :])
-    except msgspec.MsgspecError as error:
+    except BadBody as error:
         raise Unreadable(f"it is of another version ({error})") from None
     if picture.format != FORMAT:
         raise Unreadable(f"it is of format {picture.format}, and this version reads format {FORMAT}")
@@ -344,7 +344,7 @@ class Names:
                 (self._event(row), total, verdicts.get(place, ()))
                 for place, (row, total) in enumerate(zip(events, digests, strict=True))
             ]
-        except (msgspec.MsgspecError, ValueError, IndexError, TypeError) as error:
+        except (*BadBody, ValueError, IndexError, TypeError) as error:
             raise Unreadable(f"event {record.first} and its neighbours are of another version ({error})") from None
 
     def _event(self, row: list[Any]) -> AnyEvent:
