@@ -454,6 +454,13 @@ def _dial(
         raise
     try:
         return dial(address, key, deadline)
+    except PermissionError as error:
+        if isinstance(error, AccessDenied):
+            raise
+        raise AccessDenied(
+            f"the socket {address.path} is closed to this user: run as the user of the server, or have it started by a "
+            "member of a group that both are in, with --group"
+        ) from error
     except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
         # A reset is a server that was just going down.
         absence = ServerNotFound(str(address.name or address), _absence(address, error))

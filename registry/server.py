@@ -115,6 +115,7 @@ class ManagerServer:
         self.trust = trust
         self.lease = lease
         self.idle_limit: float | None = None
+        self.gid: int | None = None  # of a group whose members may connect to the socket
         self.notes: dict[str, Any] = {}
         self.on_ready: Callable[[], None] | None = None
         self.log: Literal["memory", "process", "disk"] = log
@@ -169,15 +170,19 @@ class ManagerServer:
         try:
             place.ensure()
             self._take_lock(place)
+            if self.gid is None:
+                _addresses.exclude(place)
             self.authkey = self._find_key(place)
             self._check_key()
+            if self.gid is not None:
+                _addresses.admit(place, self.gid)
             recovered = self._recover(place)
             epoch, life = self._begin(place, since)
             if self._durability is not None:
                 self._durability.begin(epoch, life)
             self._words = _words.begin(str(place.directory), epoch <= 1, log.info)
             if self._listener is None:
-                self._listener = _listen_unix(Path(self._address.path or ""))
+                self._listener = _listen_unix(Path(self._address.path or ""), self.gid)
             if self._lock is not None:
                 self._lock.write_info(self._info(since))
         except BaseException:
@@ -756,8 +761,13 @@ def _boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def _listen_unix(path: Path) -> socket.socket:
-    """Bind a unix socket that only this user can connect to; the lock says that a left-over one is nobody's."""
+def _listen_unix(path: Path, gid: int | None = None) -> socket.socket:
+    """Bind a unix socket; the lock says that a left-over one is nobody's.
+
+    Args:
+        path: Where.
+        gid: The group whose members may connect; None: only this user can.
+    """
     if not hasattr(socket, "AF_UNIX"):
         raise OSError("this system has no unix sockets; serve tcp://127.0.0.1:PORT")
     path.unlink(missing_ok=True)
@@ -765,6 +775,8 @@ def _listen_unix(path: Path) -> socket.socket:
     try:
         listener.bind(str(path))
         path.chmod(0o600)
+        if gid is not None:
+            _addresses.give(str(path), gid, 0o660)
         listener.listen(1024)
     except BaseException:
         listener.close()

@@ -16,12 +16,13 @@ at, because cron, a service and a shell see different ones, would start a server
 ==========  =============================================================================================
 
 The directory is its account's alone (0700). Whatever is found there under another owner, behind a symbolic
-link or open to others is refused, naming the cure.
+link or open to others is refused, naming the cure. A server may let a group to key and socket, see `_groups`.
 """
 
 from __future__ import annotations
 
 from registry._addresses._epoch import EpochFile
+from registry._addresses._groups import admit, closed_to, exclude, gid_of, give
 from registry._addresses._keys import find_authkey, load_key, read_authkey
 from registry._addresses._lock import ServerLock
 from registry._addresses._names import DEFAULT, SOCKET_PATH_LIMIT, Address, Place, home, parse
@@ -33,7 +34,12 @@ __all__ = [
     "EpochFile",
     "Place",
     "ServerLock",
+    "admit",
+    "closed_to",
+    "exclude",
     "find_authkey",
+    "gid_of",
+    "give",
     "home",
     "load_key",
     "parse",

@@ -42,6 +42,8 @@ def file_system(path: str, table: str = "/proc/self/mounts") -> str:
 def check_private(path: str) -> None:
     """Refuse a directory that is not this account's alone.
 
+    Its group may pass through it, to what has a name and a mode that lets it, see `_groups`.
+
     Raises:
         AccessDenied: it is no directory, a symbolic link, another's, or open to others.
         FileNotFoundError: it is not there.
@@ -58,7 +60,7 @@ def check_private(path: str) -> None:
             f"{path} belongs to uid {status.st_uid} and this process runs as uid {os.geteuid()}: "
             f"run as that user, or set REGISTRY_HOME"
         )
-    if status.st_mode & 0o077:
+    if status.st_mode & 0o067:
         raise AccessDenied(f"{path} is open to others (mode {status.st_mode & 0o777:o}): chmod 700 {path}")
 
 

@@ -119,6 +119,13 @@ def read_authkey(path: str | os.PathLike[str], what: str = "the key file") -> by
         raise AccessDenied(f"{what} is not there: {os.fspath(path)}") from None
 
 
+def _is_for_group(path: str, status: os.stat_result) -> bool:
+    """Tell whether a server has let a group to its key, and through the directory that it lies in."""
+    directory = os.stat(os.path.dirname(path))
+    is_admitted = directory.st_mode & 0o010 and directory.st_gid == status.st_gid
+    return bool(is_admitted) and status.st_mode & 0o077 == 0o040
+
+
 def _read_key(path: str, refused: int, *, follow: bool) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
     if not follow:
@@ -141,7 +148,7 @@ def _read_key(path: str, refused: int, *, follow: bool) -> bytes:
                     f"the key file {path} belongs to uid {status.st_uid}, and this process runs "
                     f"as uid {os.geteuid()}: run as that user, or give authkey="
                 )
-            if status.st_mode & refused:
+            if status.st_mode & refused and (follow or not _is_for_group(path, status)):
                 raise AccessDenied(
                     f"the key file {path} is open to others (mode {status.st_mode & 0o777:o}), and "
                     f"whoever knows the key is let in: chmod 600 {path}"
