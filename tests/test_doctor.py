@@ -483,8 +483,14 @@ def test_how_deaths_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a socket of this host at once, over TCP by the lease."""
     assert told(_memory.deaths(scene_of()))[0][0] == "ok"
     assert told(_memory.deaths(scene_of("tcp://127.0.0.1:9")))[0][0] == "note"
+    status, found, cure = told(_memory.deaths(scene_of(lease=30.0)))[0]
+    assert status == "note"
+    assert found.startswith("what a client holds is freed when its lease of 30 s has run out, not at its death")
+    assert "--pid=container:NAME" in cure
     monkeypatch.delattr(os, "pidfd_open")
     assert told(_memory.deaths(scene_of()))[0][0] == "note"
+    with ManagerServer("tcp://127.0.0.1:0", lease=7.0) as server:
+        assert look(server.url).lease == 7.0
 
 
 # The log
@@ -633,6 +639,24 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
     """Where the system tells nothing there is nothing to say."""
     assert list(_limits.control_group(Scene(proc=str(tmp_path)))) == []
     assert list(_limits.open_files(Scene(proc=str(tmp_path)))) == []
+
+
+@linux
+def test_a_server_in_another_container_is_not_taken_for_a_process_of_this_one(tmp_path: Path) -> None:
+    """Its number is that of another process here, even where the host has the same name."""
+    from registry import _peers
+
+    proc = process(tmp_path, "0::/system.slice/cron.service\n", str(os.getpid()))
+    scene = scene_of(proc=proc, status={"pid": os.getpid(), "host": _peers.machine()})
+    scene.notes = {"process": _peers.myself()}
+    assert scene.pid == os.getpid()
+    scene.notes = {"process": f"another-boot/pid:[1]/{os.getpid()}/1"}
+    assert scene.pid is None
+    assert told(_limits.control_group(scene))[0][:2] == (
+        "note",
+        "not looked at, since the server is in another container, or on another host",
+    )
+    assert list(_limits.open_files(scene)) == []
 
 
 def test_open_files(tmp_path: Path) -> None:

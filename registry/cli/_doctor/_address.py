@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from registry import errors
 from registry.cli import _common
-from registry.cli._doctor._findings import Finding, note, ok, problem, refused
+from registry.cli._doctor._findings import Finding, group_of, note, ok, problem, refused
 
 if TYPE_CHECKING:
     from registry._addresses import Place
@@ -62,7 +63,11 @@ def directory(scene: Scene) -> Iterator[Finding]:
     if not os.access(path, os.W_OK | os.X_OK):
         yield problem("directory", f"{path} cannot be written by this process", f"chmod 700 {path}")
         return
-    yield ok("directory", f"{tidy(path)}, open to its user alone")
+    found = os.stat(path)
+    if found.st_mode & 0o010 and sys.platform != "win32":
+        yield ok("directory", f"{tidy(path)}, open to its user, and to be passed by the group {group_of(found.st_gid)}")
+    else:
+        yield ok("directory", f"{tidy(path)}, open to its user alone")
 
 
 def _missing(path: str) -> Finding:

@@ -67,3 +67,24 @@ def size(count: int) -> str:
     unit, bits = next(row for row in (("GB", 30), ("MB", 20), ("kB", 10)) if count >= 1 << row[1])
     value = count / (1 << bits)
     return f"{value:.1f} {unit}" if value < 10 and value != int(value) else f"{value:.0f} {unit}"
+
+
+def user_of(uid: int) -> str:
+    """Return how people call a user."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def group_of(gid: int) -> str:
+    """Return how people call a group, and who is in it."""
+    import grp
+
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return f"gid {gid}"
+    return f"{group.gr_name} ({', '.join(group.gr_mem)})" if group.gr_mem else group.gr_name

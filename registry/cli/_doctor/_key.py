@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry import errors
 from registry.cli import _servers
-from registry.cli._doctor._findings import Finding, note, ok, problem, refused
+from registry.cli._doctor._findings import Finding, group_of, note, ok, problem, refused, user_of
 
 if TYPE_CHECKING:
     from registry.cli._doctor._scene import Scene
@@ -57,11 +57,11 @@ def readers(path: Path) -> Iterator[Finding]:
         yield note("key", f"{path}; who can read it is not looked at on this system")
         return
     found = path.stat()
-    owner = _user(found.st_uid)
+    owner = user_of(found.st_uid)
     if _has_list(path):
         yield note("key", f"{path} has an access control list, which may let others read it", f"getfacl {path}")
     elif found.st_mode & 0o040:
-        yield note("key", f"{path} of {owner} is readable by the group {_group(found.st_gid)}")
+        yield note("key", f"{path} of {owner} is readable by the group {group_of(found.st_gid)}")
     else:
         yield ok("key", f"{path}, readable by {owner} alone")
 
@@ -74,22 +74,3 @@ def _has_list(path: Path) -> bool:
         return "system.posix_acl_access" in os.listxattr(path)
     except OSError:
         return False
-
-
-def _user(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def _group(gid: int) -> str:
-    import grp
-
-    try:
-        group = grp.getgrgid(gid)
-    except KeyError:
-        return f"gid {gid}"
-    return f"{group.gr_name} ({', '.join(group.gr_mem)})" if group.gr_mem else group.gr_name

@@ -34,6 +34,11 @@ def control_group(scene: Scene) -> Iterator[Finding]:
     from registry._starter import unit
 
     pid = scene.pid
+    if scene.status and pid is None:
+        yield note(
+            "control group", "not looked at, since the server's process is in another container, or on another host"
+        )
+        return
     whose = "the server" if pid is not None else "a server that is started from here"
     table = Path(scene.proc, str(pid) if pid is not None else "self", "cgroup")
     try:
@@ -103,6 +108,8 @@ def _lines(path: Path) -> list[str]:
 def open_files(scene: Scene) -> Iterator[Finding]:
     """Check how many files the server may open: two for each client."""
     pid = scene.pid
+    if scene.status and pid is None:
+        return
     process = Path(scene.proc, str(pid) if pid is not None else "self")
     row = next((line.split() for line in _lines(process / "limits") if line.startswith("Max open files")), None)
     if row is None or not row[3].isdigit():

@@ -97,10 +97,14 @@ def deaths(scene: Scene) -> Iterator[Finding]:
     """Tell how the server learns that a client has died."""
     if scene.address is None or scene.place is None:
         return
-    late = "what a client holds is freed when its lease has run out, not at its death"
+    after = f" of {scene.lease:g} s" if scene.lease else ""
+    late = f"what a client holds is freed when its lease{after} has run out, not at its death"
     if scene.address.path is None:
         yield note("deaths", f"{late}, since it comes over TCP", "unix:///PATH, or a name, on one host")
     elif not hasattr(os, "pidfd_open"):
         yield note("deaths", f"{late}: this system does not tell of the end of a process")
+    elif scene.lease:
+        found = f"{late}, since the server cannot see this process: it is in another container"
+        yield note("deaths", found, "docker run --pid=container:NAME, or pid: service:NAME in a compose file")
     else:
         yield ok("deaths", "what a client of this host holds is freed at its death")

@@ -32,6 +32,8 @@ class Scene:
         status: What the server that runs tells of itself; empty where none could be asked, and `error` says why.
         about: What else it tells when it is asked by a doctor; empty if it is of a version that does not.
         warnings: What it told of this process's code.
+        lease: For how many seconds the server believes this process without a sign of life, 0 if the system tells it of
+            the end; None where that is not known.
         reads: Why reads of this process are round trips, empty if they need not be; None where that is not known.
         proc: Where the system tells of processes.
         groups: Where it tells of control groups.
@@ -49,6 +51,7 @@ class Scene:
     about: dict[str, Any] = attrs.field(factory=dict)
     error: Exception | None = None
     warnings: list[str] = attrs.field(factory=list)
+    lease: float | None = None
     reads: str | None = None
     proc: str = "/proc"
     groups: str = "/sys/fs/cgroup"
@@ -69,9 +72,15 @@ class Scene:
         """The process of the server, if it runs on this machine where this process sees it."""
         from registry import _peers
 
-        if self.status:
-            return int(self.status["pid"]) if self.status["host"] == _peers.machine() else None
-        return self.left
+        if not self.status:
+            return self.left
+        # The same number means another process in another container, which may have the same host name.
+        process = str(self.notes.get("process", ""))
+        is_here = self.status["host"] == _peers.machine() and process.rpartition("/")[0].rpartition("/")[0] in (
+            "",
+            _peers.boot(),
+        )
+        return int(self.status["pid"]) if is_here else None
 
     @property
     def left(self) -> int | None:
@@ -123,6 +132,7 @@ def _ask(scene: Scene) -> None:
             client.connect()
             scene.status = client.statistics()
             link = client._home.link()
+            scene.lease = link.lease
             scene.reads = _why_round_trips(link)
             scene.about = dict(link.ask("about"))
     except AttributeError:
