@@ -347,6 +347,7 @@ def environment(path: Sequence[str]) -> dict[str, str]:
     # Nothing may mean something else in another working directory, nor may that one be looked into.
     variables["PYTHONSAFEPATH"] = "1"
     variables.pop("PYTHONPATH", None)
+    variables.pop("NOTIFY_SOCKET", None)  # that is for whoever started this process to speak of itself
     if path:
         variables["PYTHONPATH"] = os.pathsep.join(path)
     if variables.get("REGISTRY_AUTHKEY_FILE"):

@@ -118,6 +118,7 @@ class ManagerServer:
         self.gid: int | None = None  # of a group whose members may connect to the socket
         self.notes: dict[str, Any] = {}
         self.on_ready: Callable[[], None] | None = None
+        self.on_stopping: Callable[[], None] | None = None
         self.log: Literal["memory", "process", "disk"] = log
         self._state = Path(state) if state is not None else None
         self._durability: Durability | None = None
@@ -481,6 +482,8 @@ class ManagerServer:
                 loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
             await self._stop.wait()
         finally:
+            if self.on_stopping is not None:
+                self.on_stopping()
             if acceptor is not None:
                 acceptor.close()
             else:

@@ -384,6 +384,17 @@ def test_serve_runs_until_it_is_told_to_end(home: Path) -> None:
     assert "stopping on SIGTERM" in log
 
 
+def test_a_log_that_another_server_has_is_a_conflict(home: Path) -> None:
+    """Two servers never write one log: the second ends with exit code 5, and says who has it."""
+    words = ("--log", "process", "--state", str(home / "log"))
+    with server_processes.running("serve", "x", *words, "--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        taken = finished("serve", "y", *words)
+    assert taken.returncode == 5
+    assert f"is in use by pid {process.pid}; stop that server" in taken.stderr.splitlines()[-1]
+
+
 def test_serve_tells_the_port_that_it_got(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With port 0 the system chooses; a key file of the user's own lets clients in."""
     key = home / "secret"

@@ -78,6 +78,8 @@ def restart(address: str | None, as_json: bool, yes: bool) -> None:
             raise _common.Conflict(
                 f'{server.label} was not started by "registry serve"; restart the program that has it'
             )
+        if server.keeper:
+            raise _common.Conflict(f"{server.label} is kept by a service; {server.keeper} does it. Nothing was done")
         server.end()
         pid = server.start_again(place)
     if as_json:

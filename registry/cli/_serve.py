@@ -6,11 +6,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.cli import _common, _settings
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+    from registry._addresses import Address
+    from registry._plugins import Plugins
+    from registry.cli._reload import Reloader
+    from registry.server import ManagerServer
 
 IDLE = 3600.0  # seconds without sessions and objects after which a server that was started on demand ends
 LOG_BYTES = 1 << 20
@@ -43,8 +51,10 @@ LOG_FILES = 3
     type=click.Choice(["uid", "key"]),
     help="Whose pickles are taken: this user's, or any key holder's.",
 )
+@click.option("--group", metavar="G", help="Let the members of this group connect to the socket, too.")
 @click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
 @click.option("--lease", metavar="S", type=float, help="Seconds a silent session is believed. [default: 30]")
+@click.option("--reload", is_flag=True, help="Begin anew with the new code when the files of the plugins change.")
 @click.option("--strict", is_flag=True, help="Fail if a plugin is off or broken.")
 @click.option(
     "--config",
@@ -92,9 +102,10 @@ def _serve(
     on_demand: bool,
     idle: float,
 ) -> None:
-    from registry import _addresses, _plugins, _starter
-    from registry.server import ManagerServer
+    from registry import _addresses, _starter
+    from registry.cli._supervisor import Supervisor
 
+    supervisor = Supervisor()
     if name is not None and address is not None:
         raise click.UsageError("give NAME or --address, not both")
     asked, settings = _configured(address if name is None else name, options)
@@ -103,9 +114,56 @@ def _serve(
         where = _addresses.parse(asked)
         if where.kind != "memory":
             place = _addresses.Place(where)
+        if options["reload"] and where.port == 0:
+            raise ValueError("--reload needs a port that stays the same, not 0")
     if on_demand and place is not None:
         place.ensure()
     log = _start_logging(str(place.log) if on_demand and place is not None else None)
+    plugins = _load(settings, on_demand, log)
+    server = _make(where, plugins, settings)
+    server.idle_limit = idle or None
+    server.notes = {
+        "options": [*_command_line(settings), "--idle-exit", repr(idle)],
+        "python": sys.executable,
+        "path": _starter.search_path(whole=True),
+        "revived": on_demand and settings["log"] != "memory",
+        "unit": _starter.unit() if on_demand else "",
+        "keeper": supervisor.command() if not on_demand else "",
+    }
+    reloader = _reloader(server, settings, log) if options["reload"] else None
+
+    def ready() -> None:
+        if server.gid is not None and place is not None:
+            _tell_members(log, settings["group"], server.gid, server.url, settings["authkey-file"] or str(place.key))
+        if as_json:
+            _common.print_json({"name": where.name, "address": server.url, "pid": os.getpid()})
+        report.ready()
+        supervisor.ready(f"serving {server.url} with {len(plugins.declarations)} types")
+        if reloader is not None:
+            reloader.begin()
+
+    def stopping() -> None:
+        if reloader is not None and reloader.is_due:
+            supervisor.reloading()
+        else:
+            supervisor.stopping()
+
+    server.on_ready = ready
+    server.on_stopping = stopping
+    if server.notes["unit"]:
+        log.warning("this server was started inside %s, and ends with it", server.notes["unit"])
+    server.run()
+    if reloader is not None:
+        from registry.cli import _reload
+
+        reloader.end()
+        if reloader.is_due:
+            _reload.take_over()
+
+
+def _load(settings: dict[str, Any], on_demand: bool, log: Logger) -> Plugins:
+    """Load what is to be served, and tell what is wrong with the rest."""
+    from registry import _plugins
 
     only, extra = settings["plugins"], settings["plugin"]
     if (only or extra) and not on_demand:
@@ -115,6 +173,13 @@ def _serve(
     plugins = _plugins.load(only, extra, settings["strict"]).required()
     for plugin in plugins.problems:
         log.warning("plugin %s is %s: %s", plugin.name, plugin.status, plugin.reason)
+    return plugins
+
+
+def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> ManagerServer:
+    """Return a server with the options."""
+    from registry import _addresses
+    from registry.server import ManagerServer
 
     authkey = _addresses.read_authkey(settings["authkey-file"]) if settings["authkey-file"] else None
     with _common.usage():
@@ -128,24 +193,47 @@ def _serve(
             lease=settings["lease"],
             insecure_network=settings["insecure-network"],
         )
-    server.idle_limit = idle or None
-    server.notes = {
-        "options": [*_command_line(settings), "--idle-exit", repr(idle)],
-        "python": sys.executable,
-        "path": _starter.search_path(whole=True),
-        "revived": on_demand and settings["log"] != "memory",
-        "unit": _starter.unit() if on_demand else "",
-    }
+        if settings["group"] is not None:
+            server.gid = _gid(settings["group"], where, settings["authkey-file"])
+    return server
 
-    def ready() -> None:
-        if as_json:
-            _common.print_json({"name": where.name, "address": server.url, "pid": os.getpid()})
-        report.ready()
 
-    server.on_ready = ready
-    if server.notes["unit"]:
-        log.warning("this server was started inside %s, and ends with it", server.notes["unit"])
-    server.run()
+def _reloader(server: ManagerServer, settings: dict[str, Any], log: Logger) -> Reloader:
+    """Return what begins the server anew when its plugins change."""
+    from registry.cli._reload import Reloader
+
+    if settings["log"] == "memory":
+        log.warning("what is shared is gone after each reload; --log process keeps it")
+    return Reloader(server.plugins, _plugin_options(settings), lambda: server.stop(0.0))
+
+
+def _gid(group: str, where: Address, key: str | None) -> int:
+    """Return the number of the group whose members may connect.
+
+    Raises:
+        ValueError: There is no such group, or nothing that its members could be let to.
+    """
+    from registry import _addresses
+
+    if where.path is None:
+        raise ValueError(f"--group is for the socket of a name or of unix:///path; {where} lets in whoever has the key")
+    if where.name is None and key is None:
+        raise ValueError("the members of --group need the key: name a file that they can read, with --authkey-file")
+    return _addresses.gid_of(group)
+
+
+def _tell_members(log: Logger, group: str, gid: int, url: str, key: str) -> None:
+    """Say how the members of a group connect, and what would keep them from it."""
+    from registry._addresses import closed_to
+
+    log.info("members of the group %s connect with REGISTRY_ADDRESS=%s REGISTRY_AUTHKEY_FILE=%s", group, url, key)
+    for path in (url.removeprefix("unix://"), key):
+        closed = closed_to(path, gid)
+        if closed:
+            log.warning("members of the group %s cannot get to %s: %s is closed to them", group, path, closed)
+    found = os.stat(key)
+    if found.st_gid != gid or not found.st_mode & 0o040:
+        log.warning("members of the group %s cannot read the key: chgrp %s %s; chmod 640 %s", group, group, key, key)
 
 
 def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -170,6 +258,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "log": options["log"],
         "state": options["state"] and os.path.abspath(options["state"]),
         "trust": options["trust"],
+        "group": options["group"],
         "insecure-network": options["insecure_network"] or None,
         "lease": options["lease"],
         "strict": options["strict"] or None,
@@ -183,6 +272,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "log": "memory",
         "state": None,
         "trust": "uid",
+        "group": None,
         "insecure-network": False,
         "lease": 30.0,
         "strict": False,
@@ -193,6 +283,15 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
 
 def _command_line(settings: dict[str, Any]) -> list[str]:
     """Return the options that start such a server again, from whatever directory."""
+    line = _plugin_options(settings)
+    for name in ("authkey-file", "log", "state", "trust", "group", "lease"):
+        if settings[name] is not None:
+            line.append(f"--{name}={settings[name]}")
+    return line + [f"--{name}" for name in ("insecure-network", "strict") if settings[name]]
+
+
+def _plugin_options(settings: dict[str, Any]) -> list[str]:
+    """Return the options that load the same plugins, from whatever directory."""
     from registry import _plugins
 
     def words(items: Sequence[str]) -> list[str]:
@@ -203,13 +302,10 @@ def _command_line(settings: dict[str, Any]) -> list[str]:
         line.append(f"--plugins={','.join(words(settings['plugins']))}")
     for word in words(settings["plugin"]):
         line += ["-p", word]
-    for name in ("authkey-file", "log", "state", "trust", "lease"):
-        if settings[name] is not None:
-            line.append(f"--{name}={settings[name]}")
-    return line + [f"--{name}" for name in ("insecure-network", "strict") if settings[name]]
+    return line
 
 
-def _start_logging(path: str | None) -> Any:
+def _start_logging(path: str | None) -> Logger:
     """Log to the standard error, or into a file that is kept small."""
     import logging
     import logging.handlers

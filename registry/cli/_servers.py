@@ -91,6 +91,7 @@ class Stopping:
         label: How people are told of it.
         place: Its directory, if it runs on this machine.
         notes: How it was started, if it was by ``registry serve``.
+        keeper: What restarts it, where a service keeps it; else empty.
     """
 
     def __init__(self, address: str | None, verb: str, as_json: bool, yes: bool) -> None:
@@ -100,6 +101,7 @@ class Stopping:
         self._yes = yes
         self._turn: Any = None
         self.notes: dict[str, Any] = {}
+        self.keeper = ""
 
     def __enter__(self) -> Stopping:
         self._connection = _common.connected(self._address, self._verb)
@@ -112,6 +114,7 @@ class Stopping:
                 notes = info(self.place)
                 if {"options", "python", "path"} <= notes.keys():
                     self.notes = notes
+                self.keeper = str(notes.get("keeper", ""))
         except BaseException:
             self._client.close()
             raise

@@ -25,6 +25,7 @@ NAMES = {
     "log": "text",
     "state": "path",
     "trust": "text",
+    "group": "text",
     "insecure-network": "yes or no",
     "lease": "number",
     "strict": "yes or no",

@@ -99,6 +99,10 @@ def _restore_through(
                 f'{server.label} was not started by "registry serve"; stop the program that has it, restore, and start '
                 "it again. Nothing was done"
             )
+        if server.keeper:
+            raise _common.Conflict(
+                f"{server.label} is kept by a service; stop that, restore, and start it again. Nothing was done"
+            )
         _confirm(source, f"the state of {server.label}, which is stopped for that,", files["index"], yes)
         server.end()
         try:
