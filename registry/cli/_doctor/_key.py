@@ -15,11 +15,11 @@ from registry.cli._doctor._findings import Finding, group_of, note, ok, problem,
 if TYPE_CHECKING:
     from registry.cli._doctor._scene import Scene
 
-SHORT = 16  # bytes, below which a key could be guessed
-
 
 def key(scene: Scene) -> Iterator[Finding]:
     """Check the file that a client of this process takes its key from."""
+    from registry._door import weakness
+
     place = scene.place
     if place is None:
         return
@@ -35,9 +35,9 @@ def key(scene: Scene) -> Iterator[Finding]:
         given = _servers.option(place, "authkey-file")
         cure = f"export REGISTRY_AUTHKEY_FILE={given or 'FILE, with the key of that server in it'}"
         yield problem("key", f"the server refuses the key in {path}", cure)
-    elif len(scene.secret) < SHORT:
+    elif fault := weakness(scene.secret):
         cure = f"umask 077; head -c 32 /dev/urandom | base64 > {path}, and restart the server"
-        yield note("key", f"the key in {path} has {len(scene.secret)} bytes, and could be guessed", cure)
+        yield note("key", f"the key in {path} {fault}", cure)
     yield from readers(path)
 
 

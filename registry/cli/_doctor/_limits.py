@@ -35,9 +35,7 @@ def control_group(scene: Scene) -> Iterator[Finding]:
 
     pid = scene.pid
     if scene.status and pid is None:
-        yield note(
-            "control group", "not looked at, since the server's process is in another container, or on another host"
-        )
+        yield note("control group", "not looked at, since the server is in another container, or on another host")
         return
     whose = "the server" if pid is not None else "a server that is started from here"
     table = Path(scene.proc, str(pid) if pid is not None else "self", "cgroup")
