@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=UNSENT)
         if self._handshake is not None:
             self._transport.write(self._handshake.opening())
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE, self._transport.abort)
+        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE, self._give_up)
         server.door.enter(self)
 
     def data_received(self, data: bytes) -> None:
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
     def _label(self) -> str:
         if self._attachment is not None and self._attachment.client is not None:
             return self._attachment.client.label
-        return self._peer.host
+        return str(self._peer)
 
     def _shake(self, data: bytes) -> None:
         handshake = self._handshake
@@ -259,9 +259,13 @@ class Connection(asyncio.Protocol):
     def _turn_away(self, answer: bytes, reason: str) -> None:
         if self._transport.is_closing():
             return
-        log.warning("refused a connection from %s: %s", self._peer.host, reason)
+        log.warning("refused a connection from %s: %s", self._peer, reason)
         self._transport.write(answer)
         self._transport.close()
+
+    def _give_up(self) -> None:
+        log.info("refused a connection from %s: it did not show the key within %g s", self._peer, HANDSHAKE)
+        self._transport.abort()
 
     def _acknowledge(self) -> None:
         """Have the next bytes acknowledged at once.
@@ -335,8 +339,8 @@ class Connection(asyncio.Protocol):
         if client is not None and self._pidfd is not None:
             self._server.watch(client, self._pidfd)
             self._pidfd = None
-            if client.generation == 1:
-                log.info("session of %s", client.label)
+        if client is not None and client.generation == 1:
+            log.info("session of %s began", client.label)
 
     def _refuse(self, reason: str) -> None:
         log.warning("closed the connection of %s: %s", self._label, reason)

@@ -221,6 +221,10 @@ class Engine:
         """Return the object of that name, or None."""
         return self.objects.get((typeid, name))
 
+    def by_number(self, number: int) -> Hosted | None:
+        """Return the object that sessions know by a number, or None."""
+        return self._numbered.get(number)
+
     def session_of(self, key: bytes) -> int:
         """Return the number of the session with this key, or 0."""
         return self._keys.get(key, 0)

@@ -94,6 +94,7 @@ class Host(Leases):
         freshness: Called at an attach with the client's modules and versions; its text becomes a
             `StaleServer`.
         warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
+        abandoned: Called with a text for each lock that a session has left held.
         engine: The state to go on from, as a log tells it; a new one without.
         files: Where large values lie that clients map; without, they are sent.
         words: What caches of reads hang on; without it none is cached.
@@ -112,6 +113,7 @@ class Host(Leases):
         control: Mapping[str, Callable[..., object]] | None = None,
         freshness: Callable[[dict[str, str]], str] | None = None,
         warn: Callable[[str], None] | None = None,
+        abandoned: Callable[[str], None] | None = None,
         engine: Engine | None = None,
         log: Log | None = None,
         files: Files | None = None,
@@ -132,6 +134,7 @@ class Host(Leases):
         self._control = dict(control or {})
         self._freshness = freshness
         self._warn = warn
+        self._abandoned = abandoned
         self._log = log
         self._files = files
         self._words = words
@@ -352,8 +355,13 @@ class Host(Leases):
             for number in self.engine.sessions[client.number].owned:
                 self._note_deleted(number)
             above = client.above.rows()
+            tell = self._abandoned
+            held = _questions.held_by(self.engine, client.number) if tell is not None else []
             self._feed(SessionEnded(now=now, session=client.number, received=client.received, above=above))
             del self._numbered[client.number]
+            if tell is not None and held:
+                for text in _questions.abandoned(self.engine, held, now):
+                    tell(text)
 
     def advance(self, now: float) -> None:
         """Let time pass: end what is due, and the sessions whose lease has run out.

@@ -61,6 +61,12 @@ class Peer:
     host: str = ""
     command: str = ""
 
+    def __str__(self) -> str:
+        """Return what people are told of a peer that has said nothing of itself: ``python (pid 812, uid 1000)``."""
+        known = [f"{name} {number}" for name, number in (("pid", self.pid), ("uid", self.uid)) if number is not None]
+        who = self.command or self.host or "an unknown process"
+        return f"{who} ({', '.join(known)})" if known else who
+
     @property
     def process(self) -> str:
         """A name of the process that means no other one, also after a restart of ours; empty where there is none."""

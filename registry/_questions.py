@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
 
 if TYPE_CHECKING:
+    from registry._engine import Engine
     from registry._host import Host
+    from registry._objects import Hosted
+    from registry.hosting import Holder
 
 
 def status(host: Host) -> dict[str, object]:
@@ -46,6 +50,26 @@ def locks(host: Host, now: float) -> dict[str, object]:
             rows.append(row)
     suspected = [[[who, what, list(whom)] for who, what, whom in circle] for circle in engine.suspected()]
     return {"now": max(now, engine.now), "locks": rows, "suspected": suspected}
+
+
+def held_by(engine: Engine, session: int) -> list[tuple[Hosted, Holder]]:
+    """Return what a session holds: each object, with the grant."""
+    known = [engine.by_number(number) for number in engine.sessions[session].objects]
+    return [
+        (hosted, holder)
+        for hosted in known
+        if hosted is not None
+        for holder in engine.holders(hosted)
+        if holder.owner.session == session
+    ]
+
+
+def abandoned(engine: Engine, held: list[tuple[Hosted, Holder]], now: float) -> Iterator[str]:
+    """Tell of what a session held that has ended since, where whoever has it next is told so, too."""
+    for hosted, holder in held:
+        if engine.find(hosted.declaration.typeid, hosted.name) is hosted and engine.is_abandoned(hosted):
+            seconds = max(0.0, now - holder.since)
+            yield f"{hosted.title} was abandoned by {holder.caller}, who had had it for {seconds:.1f} s"
 
 
 def _state(host: Host, session: int) -> str:

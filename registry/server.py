@@ -218,6 +218,7 @@ class ManagerServer:
             },
             freshness=self._stale,
             warn=log.warning,
+            abandoned=log.warning,
             engine=recovered.engine if recovered is not None else None,
             log=self._durability.log if self._durability is not None else None,
             files=shelf,

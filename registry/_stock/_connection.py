@@ -104,7 +104,7 @@ class StockConnection:
 
     def _take(self, request: bytes) -> None:
         if not self._trusted:
-            log.warning("refused a pickle from %s", self.peer.host)
+            log.warning("refused a pickle from %s", self.peer)
             self._fail(AccessDenied(self._distrust()))
             self._end()
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Container
 from functools import partial
@@ -20,6 +21,8 @@ from registry._peers import Peer
 from registry._stock._connection import StockConnection
 from registry._wire import DELETE
 from registry.errors import NoSuchObject, UnknownType
+
+log = logging.getLogger("registry")
 
 #: Seconds for which a session without a process is believed after its connection has closed.
 STOCK_GRACE: Final = 10.0
@@ -341,6 +344,7 @@ class StockSessions:
         session = self._processes[pid, peer.started] = self._make(
             key, caller, domain, pid, lambda: self._processes.pop((pid, peer.started), None), peer.process
         )
+        log.info("session of %s began, a stock client", session.client.label)
         return session
 
     def _of_name(self, peer: Peer, domain: str, name: str) -> Session:
@@ -355,6 +359,7 @@ class StockSessions:
         for row in [row for row, session in self._named.items() if not session.alive]:
             del self._named[row]
         session = self._named[scope, name, k] = self._nameless(Caller(host, peer.pid or 0, label=name), domain)
+        log.info("session of %s began, a stock client", session.client.label)
         return session
 
     def _nameless(self, caller: Caller, domain: str) -> Session:
