@@ -575,4 +575,7 @@ class StaleServer(UserWarning):
 
 
 class LostUpdateWarning(UserWarning):
-    """Issued in development mode when a write replaces a newer value than the one last read here."""
+    """Issued in development mode when a write replaces a newer value than the one that its thread has read last.
+
+    Development mode is ``python -X dev``, or ``REGISTRY_DEBUG=1``.
+    """

@@ -11,6 +11,8 @@ anything else connects, takes the row and fixes the class.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from types import FunctionType
@@ -101,12 +103,12 @@ def _named(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     return method
 
 
-_classes: dict[bytes, type[Proxy]] = {}
+_classes: dict[tuple[bytes, bool], type[Proxy]] = {}
 
 
 def proxy_class(interface: Interface) -> type[Proxy]:
     """Return the class of the proxies of a type; the same row of the table gives the same class."""
-    key = _codec.encode(interface.pack())
+    key = (_codec.encode(interface.pack()), _is_watching())
     if key not in _classes:
         _classes[key] = _make_class(interface)
     return _classes[key]
@@ -136,7 +138,17 @@ def _make_class(interface: Interface) -> type[Proxy]:
         body[name] = _Absent()
     for name in ITERATING & set(interface.exposed) - spelled:
         body[name] = _iterating(name)
-    return type(f"{interface.typeid}_proxy", (base,), body)
+    made = type(f"{interface.typeid}_proxy", (base,), body)
+    if interface.shape == "mapping" and _is_watching():
+        from registry.proxies import _watched
+
+        _watched.watch(made)
+    return made
+
+
+def _is_watching() -> bool:
+    """Tell whether this process is one that is being developed, see `_watched`."""
+    return sys.flags.dev_mode or bool(os.environ.get("REGISTRY_DEBUG"))
 
 
 def _iterating(name: str) -> Callable[[Proxy], Iterator[Any]]:
