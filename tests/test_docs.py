@@ -5,8 +5,11 @@ A document is read from top to bottom, as a reader would try it:
 * a ``python`` block whose first line is ``# name.py`` is a file of that name;
 * the other ``python`` blocks of a document are one script;
 * a ``pycon`` block is a session at the prompt, and its answers are compared;
-* in a ``console`` block the lines ``$ python name.py`` are run, and what stands below is compared; other
-  commands need a shell, a network or an operator, and are checked for nothing but their names;
+* in a ``console`` block the lines ``$ python name.py`` and ``$ python -m pytest ...`` are run, and what stands
+  below is compared; other commands need a shell, a network or an operator, and are checked for nothing but
+  their names;
+* a ``py`` block needs a package that the tests do without, which its first line names: ``# tasks.py, needs
+  celery``. It is not run; it must be Python, and what it imports from us and from the other files be there;
 * blocks of any other language are not run.
 
 Each runs in an interpreter of its own, with a server of its own, and any warning in it is an error.
@@ -14,6 +17,7 @@ Each runs in an interpreter of its own, with a server of its own, and any warnin
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import importlib.util
@@ -104,6 +108,11 @@ def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_test(name: str) -> bool:
+    """Tell whether a file is one that pytest runs."""
+    return name == "conftest.py" or name.startswith("test_")
+
+
 def stop_servers(home: Path) -> None:
     """Stop the servers that were started in a home; those without a name end with their programs."""
     for place in home.glob("*/lock"):
@@ -136,8 +145,9 @@ def test_a_document_runs(path: Path, home: Path, tmp_path: Path) -> None:
         for block in found:
             for line, command, said in commands(block) if block.language == "console" else ():
                 words = command.split()
-                if words[0] == "python" and words[1] in files:
-                    unused.discard(words[1])
+                tests = words[:3] == ["python", "-m", "pytest"]
+                if tests or (words[0] == "python" and words[1] in files):
+                    unused -= {name for name in files if is_test(name)} if tests else {words[1]}
                     done = python(tmp_path, *words[1:])
                     assert done.returncode == 0, f"line {line}:\n{done.stderr}"
                     if not doctest.OutputChecker().check_output(said + "\n", done.stdout, COMPARED):
@@ -155,6 +165,39 @@ def test_a_document_runs(path: Path, home: Path, tmp_path: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
     finally:
         stop_servers(home)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_what_needs_another_package_is_python(path: Path) -> None:
+    """A ``py`` block says what it needs, can be compiled, and imports nothing from beside it that is not there."""
+    found = list(blocks(path.read_text(encoding="utf-8")))
+    trees = {block.file: ast.parse(placed([block])) for block in found if block.language == "python" and block.file}
+    for block in found:
+        if block.language != "py":
+            continue
+        assert re.fullmatch(r"# [\w.-]+\.py, needs [\w -]+", block.lines[0]), block.lines[0]
+        for node in ast.walk(ast.parse(placed([block]))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "registry":
+                there = set(dir(importlib.import_module(node.module))) | set(registry.__all__)
+            elif isinstance(node, ast.ImportFrom) and f"{node.module}.py" in trees:
+                there = names(trees[f"{node.module}.py"])
+            else:
+                continue
+            for alias in node.names:
+                assert alias.name in there, f"line {node.lineno}: {node.module} has no {alias.name}"
+
+
+def names(tree: ast.Module) -> set[str]:
+    """Return what a module defines or imports at its top."""
+    found: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            found |= {each.id for target in node.targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
 
 
 def with_examples() -> Iterator[str]:
