@@ -5,6 +5,10 @@ Whoever is broken is found out.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from linearizability import durable_clients, restarts
 from linearizability.checker import Undecided
@@ -23,6 +27,14 @@ def test_a_seed_is_a_history_of_lives() -> None:
     for record in (restarts.record, durable_clients.record):
         assert [record(seed) for seed in range(6)] == [record(seed) for seed in range(6)]
         assert record(1).history != record(2).history
+
+
+def test_the_first_seed_of_a_process_is_as_any_other() -> None:
+    """What is made once in a process makes no difference."""
+    program = "from linearizability.durable_clients import record; print(record(1) == record(1))"
+    here = Path(__file__).parent
+    ran = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout.strip(), ran.stderr) == ("True", "")
 
 
 @pytest.mark.timeout(7200 if LONG else 300)

@@ -46,6 +46,8 @@ PID = 7  # of every client, so that messages have the same length whoever runs t
 DECLARATIONS: dict[str, SharedObject[Any]] = {
     declaration.typeid: declaration for declaration in (COUNTER, DICT, QUEUE, LOCK, RLOCK, SEMAPHORE)
 }
+for declared in DECLARATIONS.values():
+    proxies.proxy_class(declared.interface)  # made once in a process, whose first seed is to be as any other
 #: What of the product blocks, reads the clock, or draws random numbers.
 MODULES: tuple[ModuleType, ...] = (
     _link, _joining, _line, _transport, _locks, _keeper, _words, _cache, proxies, _base, _containers,
