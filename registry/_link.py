@@ -608,6 +608,8 @@ class Link(Joining):
         if slot.insisting:
             raise OutcomeUnknown(slot.title, "there was no answer in time; it takes effect once it arrives", self.label)
         with self._sending:  # or else a new connection might send it meanwhile
+            if slot.failure is not None:
+                return  # its session was lost in that moment, and this call may be the one that is to say so
             if slot.kind == Kind.CONTROL or not slot.sent:
                 slot.failure = CallTimeout(slot.title, seconds, server=self.label)
                 return

@@ -308,6 +308,43 @@ def test_a_call_that_is_sent_at_its_deadline_is_settled(host: Host) -> None:
     assert slot.failure is None
 
 
+def test_a_loss_that_a_call_learns_of_at_its_deadline_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that reads finds no server any more, and has the lock a moment before a call that is not sent yet."""
+    pipe = Pipe(host)
+    link = _link.Link(lambda deadline, resume: Dialed(pipe, Greeting(host.greeting, "x"), b"", True), "x")
+    count = link.handle("counter", "c", NOTHING)
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    link._break(pipe)  # type: ignore[arg-type]
+    settle = link._settle
+
+    def late(slot: Pending) -> None:
+        gone = ServerNotFound("x", "nobody is there")
+        link._lose(OutcomeUnknown, str(gone.reason), server_gone=gone)
+        settle(slot)
+
+    def passed(slot: Pending, deadline: float | None) -> None:
+        raise DeadlinePassed
+
+    monkeypatch.setattr(link, "_settle", late)
+    monkeypatch.setattr(link, "_await", passed)
+    with pytest.raises(ServerNotFound, match="nobody is there"):
+        link.call(count, "get", NOTHING, about=About("counter:c"), readonly=True)
+
+
+def test_a_call_of_a_lost_session_is_not_cancelled_in_the_next(host: Host) -> None:
+    """Its session is lost and another one begun before a call past its deadline has the lock: numbers begin anew."""
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    slot = pending(seq=3, sent=True)
+    slot.readonly = True
+    link._pending = {3: slot}
+    link._lose(StateLost, "it is gone")
+    link.ensure()
+    link._settle(slot)
+    count = link.handle("counter", "c", NOTHING)
+    done = [link.call(count, "incr", NOTHING, about=About("counter:c")) for _ in range(4)]
+    assert [_codec.decode(frame.body) for frame in done] == [1, 2, 3, 4]
+
+
 def test_what_was_given_up_as_its_reply_came_is_settled(host: Host) -> None:
     """Whoever reads has brought the reply to a call after it was given up, and its undo went with a connection."""
     link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
