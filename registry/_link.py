@@ -684,6 +684,8 @@ class Link(Joining):
 
     def _undo(self, slot: Pending) -> None:
         with self._sending:
+            if self._pending.get(slot.seq) is not slot:
+                return  # what its session held is lost, and the next one gives its number to another call
             slot.asked = 0
             slot.parked = False  # nobody is to be woken to read who has left
             slot.abandoned = True

@@ -331,15 +331,16 @@ def test_a_loss_that_a_call_learns_of_at_its_deadline_is_told(host: Host, monkey
         link.call(count, "get", NOTHING, about=About("counter:c"), readonly=True)
 
 
-def test_a_call_of_a_lost_session_is_not_cancelled_in_the_next(host: Host) -> None:
-    """Its session is lost and another one begun before a call past its deadline has the lock: numbers begin anew."""
+@pytest.mark.parametrize("give_up", ["_settle", "_undo"])
+def test_a_call_of_a_lost_session_is_not_cancelled_in_the_next(give_up: str, host: Host) -> None:
+    """Its session is lost and another one begun before a call that is given up has the lock: numbers begin anew."""
     link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
     slot = pending(seq=3, sent=True)
     slot.readonly = True
     link._pending = {3: slot}
     link._lose(StateLost, "it is gone")
     link.ensure()
-    link._settle(slot)
+    getattr(link, give_up)(slot)
     count = link.handle("counter", "c", NOTHING)
     done = [link.call(count, "incr", NOTHING, about=About("counter:c")) for _ in range(4)]
     assert [_codec.decode(frame.body) for frame in done] == [1, 2, 3, 4]
