@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 from linearizability import durable_clients, restarts
+from linearizability.attempts import CALLS, Record
 from linearizability.checker import Undecided
 from linearizability.log_mutants import LOG_MUTANTS, RESUMING_MUTANTS
 from linearizability.mutants import Mutant
 from sizes import LONG, size
+
+from registry._pending import Pending
+from registry._wire import Frame, Kind
 
 pytestmark = pytest.mark.once
 
@@ -35,6 +39,43 @@ def test_the_first_seed_of_a_process_is_as_any_other() -> None:
     here = Path(__file__).parent
     ran = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, timeout=60)
     assert (ran.stdout.strip(), ran.stderr) == ("True", "")
+
+
+@pytest.mark.parametrize(("died", "logged"), [(False, False), (False, True), (True, False), (True, True)])
+def test_a_life_that_is_over_has_been_told_only_what_it_logged(died: bool, logged: bool) -> None:
+    """A reply that was acknowledged by a read alone is one that nobody knows of after the death of the server."""
+    record = Record()
+    record.lives["p1.1"] = 1
+    record.names["p1", 1] = "queue:q"
+    frame = Frame(Kind.REPLY, 1, 0, 0, 2, b"")
+    get = Pending(Kind.CALL, 1, "get", b"", None, False, waiting=True, seq=CALLS + 1)
+    taken = record.begin("p1", 0, get)
+    record.arrived(get, frame, 0)
+    record.end(taken, frame, None)
+    get.delivered = True
+    later = Pending(Kind.CALL, 1, "qsize", b"", None, not logged, seq=CALLS + 2)
+    telling = record.begin("p1", 0, later)
+    if died:
+        record.lose(3, {taken.call: 2} | ({telling.call: 3} if logged else {}))
+    record.arrived(later, frame, 0)
+    record.end(telling, frame, None)
+    assert record.unheard("p1.1")["queue:q"] == (((taken.call, False),) if died and not logged else ())
+
+
+def test_a_cache_shows_what_is_lost_until_another_life_answers() -> None:
+    """It belongs to the history that is lost; once somebody knows the next life, it breaks a promise."""
+    record = Record()
+    record.lives["p1.1"] = record.lives["p2.1"] = 1
+    record.seen["p1.1"], record.seen["p2.1"] = 5, 3
+    record.lose(3, {})
+    record.looked("p1.1", 0, "counter:c", "get", None, record.tick(), 1, 1)
+    record.looked("p2.1", 0, "counter:c", "get", None, record.tick(), 0, 1)
+    assert [(number, look.result) for number, look in record.late_looks] == [(0, 1)]
+    assert [look.result for look in record.looks] == [0]
+    assert not record.broken
+    record.answers[2] = record.tick()
+    record.looked("p1.1", 0, "counter:c", "get", None, record.tick(), 1, 1)
+    assert record.broken == ["counter:c was read as in a life of the server after which another has answered"]
 
 
 @pytest.mark.timeout(7200 if LONG else 300)

@@ -98,6 +98,7 @@ class Record:
         self.seen: dict[str, int] = {}  # the latest event that each session has seen the outcome of
         self.losses: list[int] = []  # the last events that were left each time what had been answered was lost
         self.looks: list[Operation] = []  # what was answered without a request
+        self.late_looks: list[tuple[int, Operation]] = []  # those of what is lost by now, with the number of the loss
         self.answers: dict[int, float] = {}  # when each life of the server had first answered somebody
 
     def tick(self) -> float:
@@ -130,11 +131,11 @@ class Record:
             attempt.fate = "unknown"
         elif frame is not None:
             attempt.fate, attempt.heard, attempt.ended = "answered", frame, now
-            self.answers.setdefault(self.lives[attempt.session], now)
+            self.answers.setdefault(self.lives[attempt.session] + attempt.losses, now)
             if attempt.begun > self.ended.get(attempt.session, inf):
                 self.broken.append(f"{attempt.call} was answered in a session that had ended, which nobody was told")
             for other in attempt.confirms:
-                if other.session == attempt.session and not other.confirmed:
+                if other.session == attempt.session and not other.confirmed and self.tells_for_good(attempt):
                     other.confirmed, other.confirmer = True, attempt
         elif slot.insisting:
             attempt.leaving = min(attempt.leaving, now)  # it is made all the same, unless its session is lost
@@ -169,6 +170,13 @@ class Record:
             self.broken.append(f"{attempt.call} was undone, and settled by a frame of kind {frame.kind}")
 
     # -- what is lost
+
+    def tells_for_good(self, attempt: Attempt) -> bool:
+        """Tell whether the server still knows which replies there were when it answered an attempt.
+
+        A life of the server that is over has left of that what has come with a call that it had logged.
+        """
+        return attempt.losses == len(self.losses) or attempt.call in self.fed
 
     def arrived(self, slot: Pending, frame: Frame, losses: int) -> None:
         """An answer has arrived, by a connection that was made after so many losses."""
@@ -237,14 +245,19 @@ class Record:
             self.ends.append(end)
 
     def looked(
-        self, session: str, thread: int, subject: str, verb: str, argument: Any, begun: float, result: Any
+        self, session: str, thread: int, subject: str, verb: str, argument: Any, begun: float, result: Any, life: int
     ) -> None:
-        """A read was answered from a client's cache."""
+        """A read was answered from a client's cache, as in a life of the server."""
         process, now = (session, thread), self.tick()
-        for life, since in self.answers.items():
-            if life > self.lives[session] and since < begun:
+        for later, since in self.answers.items():
+            if later > life and since < begun:
                 self.broken.append(f"{subject} was read as in a life of the server after which another has answered")
-        self.looks.append(self.operation(subject, session, process, verb, argument, begun, now, result))
+        operation = self.operation(subject, session, process, verb, argument, begun, now, result)
+        for number in range(life - self.lives[session], len(self.losses)):
+            if self.seen.get(session, 0) > self.losses[number]:
+                self.late_looks.append((number, operation))  # the server is down, and nobody can tell this client yet
+                return
+        self.looks.append(operation)
 
     def operation(
         self,

@@ -85,7 +85,7 @@ class DurableWorld(Logged, World):
         self.fed: dict[tuple[str, int], int] = {}  # the first event of each call
         self.can_lose_power = seed % 3 == 0
         self.kept: list[int] = []  # the last events that were left of each life
-        self.earlier: list[tuple[Operation, ...]] = []
+        self.earlier: dict[int, tuple[Operation, ...]] = {}  # by the number of the loss
         self.lost = 0
         super().__init__(seed, kinds, calls)
         self.restarts = True
@@ -95,7 +95,10 @@ class DurableWorld(Logged, World):
         """Let the clients call and the server die, wind up, and look at what is left."""
         found = super().run()
         broken = (*found.broken, *self.disk.broken)
-        models = {**found.models, **self.record.models(tuple(operation for row in self.earlier for operation in row))}
+        for number, operation in self.record.late_looks:
+            self.earlier[number] += (operation,)
+        earlier = tuple(self.earlier.values())
+        models = {**found.models, **self.record.models(tuple(operation for row in earlier for operation in row))}
         return DurableRecording(
             found.history,
             models,
@@ -103,7 +106,7 @@ class DurableWorld(Logged, World):
             broken,
             found.stalled,
             found.hits,
-            tuple(self.earlier),
+            earlier,
             self.life,
             self.lost,
         )
@@ -144,7 +147,7 @@ class DurableWorld(Logged, World):
             early = [name for name, seen in self.record.seen.items() if seen > kept]
             self.record.broken += [f"{name} has seen what is after event {kept}" for name in early]
         elif kept < self.log.safe:
-            self.earlier.append((*self.record.history(), *self.open_ends()))
+            self.earlier[len(self.record.losses)] = (*self.record.history(), *self.open_ends())
         self.go_back(kept)
 
     def open_ends(self) -> list[Operation]:

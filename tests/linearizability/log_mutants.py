@@ -18,11 +18,13 @@ from registry._attachments import Client
 from registry._engine import Engine
 from registry._events import Begin, Call, Event, Halted, Output, Resumed, Suspended
 from registry._host import Host, Log
+from registry._line import Line
 from registry._link import Link
 from registry._pending import Pending
 from registry._sessions import Ranges
 from registry._transport import Dialed
 from registry._wire import Frame
+from registry._words import WordPool
 
 LOG_MUTANTS: list[Mutant] = []
 
@@ -430,3 +432,11 @@ def _() -> tuple[Change, ...]:
             self._next -= self._next % 100_000 - 1
 
     return before_another_life(then)
+
+
+@resuming("a client goes on reading by the words of a life that is over", "counter")
+def _() -> tuple[Change, ...]:
+    def idle(method: Method) -> Method:
+        return lambda self: None
+
+    return ((Line, "_drop_words", idle), (WordPool, "poison", idle))

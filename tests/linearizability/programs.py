@@ -478,9 +478,9 @@ class Thread:
             result = read()
             made = [attempt for attempt in record.attempts[before:] if attempt.client == program.name]
             # Where the connection was replaced meanwhile nobody can say from here which life has answered.
-            if link.words is words and not any(attempt.thread == self.place for attempt in made):
-                session = f"{program.name}.{link.count}"
-                record.looked(session, self.place, subject, verb, argument, begun, result)
+            if words and link.words is words and not any(attempt.thread == self.place for attempt in made):
+                session, life = f"{program.name}.{link.count}", int(words._told.path)
+                record.looked(session, self.place, subject, verb, argument, begun, result, life)
                 world.hits += 1
             world.crew.point()
 
