@@ -17,8 +17,10 @@ from linearizability.log_mutants import LOG_MUTANTS, RESUMING_MUTANTS
 from linearizability.mutants import Mutant
 from sizes import LONG, size
 
+from registry._attachments import Client
+from registry._leaves import Caller
 from registry._pending import Pending
-from registry._wire import Frame, Kind
+from registry._wire import Attach, Frame, Kind
 
 pytestmark = pytest.mark.once
 
@@ -76,6 +78,32 @@ def test_a_cache_shows_what_is_lost_until_another_life_answers() -> None:
     record.answers[2] = record.tick()
     record.looked("p1.1", 0, "counter:c", "get", None, record.tick(), 1, 1)
     assert record.broken == ["counter:c was read as in a life of the server after which another has answered"]
+
+
+def test_an_answer_that_is_dropped_with_its_connection_has_not_been_seen() -> None:
+    """It overtook the note that its undo was sent, so that the undo is sent again: its event may be lost untold."""
+    record = Record()
+    slot = Pending(Kind.CALL, 1, "get", b"", None, False, waiting=True, seq=CALLS + 1)
+    record.begin("p1", 0, slot)
+    assert record.arrived(slot, Frame(Kind.REPLY, 1, 0, 0, 2, b""), 0) == 0
+    seen = record.arrived(slot, Frame(Kind.CANCELLED, 1, 0, 0, 5, b""), 0)
+    record.dropped(slot, seen)
+    assert record.seen == {"p1.1": 2}
+
+
+@pytest.mark.parametrize(("generation", "is_judged"), [(3, False), (6, True)])
+def test_who_attaches_late_is_judged_by_the_latest_connection(generation: int, is_judged: bool) -> None:
+    """What a session had told before it was attached in a later life says nothing of what it has seen there."""
+    world = durable_clients.DurableWorld(0)
+    world.sessions[b"k" * 16] = "p1.1"
+    world.record.seen["p1.1"] = 10
+    world.kept = [6]
+    hello = Attach(b"k" * 16, 1, "h", "t", "p1", "1", 0, {}, resumes=True, life=world.host.identity.life)
+    client = Client(hello.key, Caller("h", 1, "t", "", "p1"), "", None)
+    client.generation = 5
+    world.host.attaching = generation
+    world.host._loss_of(hello, client)
+    assert bool(world.record.broken) == is_judged
 
 
 @pytest.mark.timeout(7200 if LONG else 300)

@@ -178,12 +178,21 @@ class Record:
         """
         return attempt.losses == len(self.losses) or attempt.call in self.fed
 
-    def arrived(self, slot: Pending, frame: Frame, losses: int) -> None:
-        """An answer has arrived, by a connection that was made after so many losses."""
+    def arrived(self, slot: Pending, frame: Frame, losses: int) -> int:
+        """An answer has arrived, by a connection that was made after so many losses; return what was seen before."""
+        attempt = self.by_slot.get(id(slot))
+        if attempt is None:
+            return 0
+        seen = self.seen.get(attempt.session, 0)
+        attempt.applied, attempt.losses = frame.applied, losses
+        self.seen[attempt.session] = max(seen, frame.applied)
+        return seen
+
+    def dropped(self, slot: Pending, seen: int) -> None:
+        """An answer that has arrived was not taken, with its connection: the server is to be asked again."""
         attempt = self.by_slot.get(id(slot))
         if attempt is not None:
-            attempt.applied, attempt.losses = frame.applied, losses
-            self.seen[attempt.session] = max(self.seen.get(attempt.session, 0), frame.applied)
+            self.seen[attempt.session] = seen
 
     def may_be_lost(self, attempt: Attempt) -> None:
         """Look whether the answer that a thread has just taken is lost by now."""

@@ -21,9 +21,10 @@ from linearizability.checker import UNKNOWN, Operation, check_objects
 from linearizability.clients import DECLARATIONS, Life, Recording, World, quietly
 from linearizability.logs import Disk, Log, Logged
 from registry import _wire
-from registry._attachments import Client
+from registry._attachments import Attachment, Client
 from registry._engine import Engine
 from registry._events import Call, Event
+from registry._wire import Frame
 
 DEAD = "the server took this session for dead, and freed what it held"
 
@@ -47,9 +48,16 @@ class DurableLife(Life):
     """One life of a server that has a log."""
 
     world: DurableWorld
+    attaching = 0  # the generation of the connection that is being attached
+
+    def _attach(self, attachment: Attachment, frame: Frame, now: float) -> None:
+        self.attaching = frame.generation
+        super()._attach(attachment, frame, now)
 
     def _loss_of(self, hello: _wire.Attach, client: Client | None) -> str:
         reason = super()._loss_of(hello, client)
+        if client is not None and self.attaching <= client.generation:
+            return reason  # its session has seen more since, on a later connection, and nobody listens to this one
         before, world = int.from_bytes(hello.life, "big"), self.world
         session = world.sessions[hello.key]
         seen, left = world.record.seen.get(session, 0), min(world.kept[before - 1 :], default=inf)

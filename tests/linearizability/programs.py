@@ -231,11 +231,16 @@ class Link(_link.Link):
 
     def _hand_out(self, frame: Frame) -> None:
         slot = self._pending.get(frame.sequence)
-        if slot is not None and (not slot.abandoned or frame.kind in (Kind.CANCELLED, Kind.STANDS)):
-            self.process.world.record.arrived(slot, frame, self.reads_from.losses)
-        super()._hand_out(frame)
+        record = self.process.world.record
+        answers = slot is not None and (not slot.abandoned or frame.kind in (Kind.CANCELLED, Kind.STANDS))
+        seen = record.arrived(slot, frame, self.reads_from.losses) if answers else 0
+        try:
+            super()._hand_out(frame)
+        except _wire.ProtocolError:
+            if answers:
+                record.dropped(slot, seen)
+            raise
         if slot is not None and slot.abandoned and self._pending.get(frame.sequence) is not slot:
-            record = self.process.world.record
             record.settled(slot, frame)
             record.may_be_lost(record.by_slot[id(slot)])
 
