@@ -196,7 +196,7 @@ class World:
         """Let the clients call, wind up, and look at what is left."""
         keeper = SimpleNamespace(wake=lambda: None, keep=lambda link, connected=None: link.keep(connected))
         others = {
-            "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path),
+            "os": SimpleNamespace(urandom=self.draw_key, getpid=lambda: PID, path=os.path, environ={}),
             "_peers": SimpleNamespace(machine=lambda: "here"),
             "command": lambda: "test",
             "__version__": "1",
