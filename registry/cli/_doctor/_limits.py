@@ -56,7 +56,9 @@ def control_group(scene: Scene) -> Iterator[Finding]:
     service = unit(str(table))
     on_demand = bool(scene.notes.get("unit")) if pid is not None else bool(service)
     if service and on_demand:
-        cure = f"systemctl enable --now registry@{scene.label}, a unit of its own"
+        is_named = scene.address is not None and scene.address.name is not None
+        unit_of_its_own = f"registry@{scene.label}" if is_named else f"one with registry serve -a {scene.label}"
+        cure = f"systemctl enable --now {unit_of_its_own}, a unit of its own"
         yield note("control group", f"{whose} is part of {service}, and ends with it", cure)
     elif memory is None:
         told = f"{whose} is part of {service}" if service else "there is no service that the server would end with"

@@ -40,7 +40,7 @@ def log(scene: Scene) -> Iterator[Finding]:
     if mode != "memory":
         yield from _directory(path)
         yield from _room(path)
-    yield from files(path, epoch, _where(scene))
+    yield from files(path, epoch, scene.option)
 
 
 def _kept(scene: Scene, mode: str, path: Path) -> Iterator[Finding]:
@@ -48,19 +48,15 @@ def _kept(scene: Scene, mode: str, path: Path) -> Iterator[Finding]:
     from registry._starter import tidy
 
     if mode == "memory":
-        if not scene.status or not _is_readable(path) or Directory(path).is_empty:
+        if not _is_readable(path) or Directory(path).is_empty:
             yield ok("log", "none is kept: what is shared ends with the server (serve --log process keeps one)")
         else:
-            yield note("log", f"none is kept, though there is one in {tidy(path)}", "registry serve --log process")
+            found = f"none is kept, though there is one in {tidy(path)}: what is in it is not served"
+            yield note("log", found, "registry serve --log process")
         return
     waiting = int(scene.status.get("events", 0)) - int(scene.status.get("safe", 0))
     behind = f"; {waiting} events wait to be written" if waiting else ""
     yield ok("log", f"{mode}, in {tidy(path)}{behind}")
-
-
-def _where(scene: Scene) -> str:
-    """Return how the tools of the log are told which one is meant."""
-    return f" -a {scene.label}" if scene.asked is not None else ""
 
 
 def _is_readable(path: Path) -> bool:

@@ -40,7 +40,7 @@ def shared_memory(scene: Scene) -> Iterator[Finding]:
         yield note(
             "shared memory",
             f"{told}; a value takes half of what is free at most, and what finds no room goes through the socket",
-            LARGER if _is_contained(scene) else f"mount -o remount,size=1g {root}",
+            f"{LARGER}; on a host of your own: mount -o remount,size=1g {root}",
         )
     elif free < whole * (1 - NEARLY_FULL):
         yield note("shared memory", f"{told}; large values that find no room go through the socket", f"ls -la {root}")
@@ -73,11 +73,6 @@ def _files(scene: Scene) -> Iterator[Finding]:
             f"the server's large values lie in {path}, which this process cannot use: they are sent through the socket",
             "run both as one user, in one container or with one /dev/shm (docker run --ipc=container:NAME)",
         )
-
-
-def _is_contained(scene: Scene) -> bool:
-    """Tell whether this seems to be a container, where the size is chosen from outside."""
-    return os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv") or scene.memory != "/dev/shm"
 
 
 def reads(scene: Scene) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ is made: where there is none, its absence is a finding.
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -74,26 +75,27 @@ class Scene:
 
         if not self.status:
             return self.left
+        if self.status["host"] != _peers.machine():
+            return None
         # The same number means another process in another container, which may have the same host name.
-        process = str(self.notes.get("process", ""))
-        is_here = self.status["host"] == _peers.machine() and process.rpartition("/")[0].rpartition("/")[0] in (
-            "",
-            _peers.boot(),
-        )
-        return int(self.status["pid"]) if is_here else None
+        where, _, _ = self._process.rpartition("/")[0].rpartition("/")
+        return int(self.status["pid"]) if where in ("", _peers.boot()) else None
+
+    @property
+    def _process(self) -> str:
+        """The name that the last server has noted for its process, which means no other one; empty without."""
+        return str(self.notes.get("process", ""))
 
     @property
     def left(self) -> int | None:
         """The process that has noted itself as the server, if it still lives, whether it answers or not."""
         from registry import _peers
 
-        pid, process = self.notes.get("pid"), str(self.notes.get("process", ""))
+        pid = self.notes.get("pid")
         if not isinstance(pid, int) or "ended" in self.notes:
             return None
-        ended, pidfd = _peers.find(process)
+        ended, pidfd = _peers.find(self._process)
         if pidfd is not None:
-            import os
-
             os.close(pidfd)
         return None if ended or not _peers.alive(pid) else pid
 
