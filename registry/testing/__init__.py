@@ -38,7 +38,7 @@ import attrs
 
 from registry.declarations import SharedObject
 from registry.errors import DeclarationError
-from registry.testing import _others
+from registry.testing import _others, _where
 from registry.testing._findings import ELSEWHERE, JUMBLED, RESTORED, CheckFailed, Finding, Findings
 from registry.testing._passes import Recording, Unplayable, replay
 from registry.testing._series import Call, End, Item, Use, given, made_up
@@ -106,8 +106,8 @@ def check(
         TypeError: `args` do not fit the factory, or `calls` hold something else.
     """
     __tracebackhide__ = True  # pytest shows the author's line
-    if _others.importing:
-        raise _others.Enough
+    if _where.importing:
+        raise _where.Enough
     if not isinstance(declaration, SharedObject):
         raise DeclarationError("declaration", "must be a SharedObject", declaration)
     if declaration.threaded:
@@ -179,7 +179,7 @@ def _elsewhere(
     """Play the moments in other interpreters, and return the hash seeds of those in which they were."""
     if not seeds:
         return ()
-    where = _others.find(recording.declaration)
+    where = _where.of_declaration(recording.declaration)
     if isinstance(where, str):
         told: Any = where
     else:
