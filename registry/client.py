@@ -244,6 +244,7 @@ class Home:
         self._memory: Any = None
         self._listening: list[Callable[[], None]] = []
         self.is_revived = False  # made for proxies that came without a client, see `home_of`
+        self.is_alone = False  # has a session that no other client of this process shares; for tests
         _all_homes.add(self)
 
     @property
@@ -331,7 +332,8 @@ class Home:
             raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
         start = address.name is not None if self._start is None else self._start
         given = _key_for(self.address) if self.is_revived else self._authkey
-        identity = (str(address), hashlib.sha256(given).digest() if given is not None else b"")
+        mark = hashlib.sha256(given).digest() if given is not None else b""
+        identity = (str(address), os.urandom(16) if self.is_alone else mark)
         with _links_lock:
             shared = _links.get(identity)
             if shared is None or shared.closed:
@@ -551,6 +553,29 @@ def _promise_goodbye() -> None:
 
 
 _promised = 0
+
+
+def forget(directory: str) -> None:
+    """End the sessions with the servers whose sockets are in a directory; their clients begin anew. For tests.
+
+    Clients that modules hold go on after it: they look up again what their names mean.
+    """
+    inside = f"unix://{directory}/"
+    with _links_lock:
+        links = {mark: link for mark, link in _links.items() if mark[0].startswith(inside)}
+        for mark in links:
+            del _links[mark]
+    for home in list(_all_homes):
+        with home._lock:
+            if home._link not in links.values():
+                continue
+            home._link = None
+            home.cache.drop_inherited()
+            listening, home._listening = home._listening, []
+        for stop in listening:
+            stop()
+    for link in links.values():
+        link.close()
 
 
 def _after_fork() -> None:

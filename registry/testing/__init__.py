@@ -1,8 +1,20 @@
-"""What authors of hosted classes use in their tests.
+"""What authors of plugins use in their tests.
 
-`check` plays a series of calls with a class that is declared inline, and tells whether it may be served with a log:
-whether a server that replays the log has the same state again, and gives the same replies. It needs no server and
-no network, and works in any test runner and at a prompt::
+Three things, each by itself, in any test runner and at a prompt:
+
+* `check` plays calls with a class that is declared inline, and tells whether it may be served with a log.
+* `Server` is a server with the plugins named and no others, as a thread or as a process that can be killed; its clients
+  are sessions of this process or processes of their own; connections are cut and time goes by when the test says so.
+* `registry.testing.laws` has what everybody expects of a mapping, a sequence, a set, a queue or a lock, as tests to
+  inherit. They need pytest and hypothesis: ``pip install "shared-registry[testing]"``.
+
+And one for pytest: with ``pytest_plugins = ["registry.testing.pytest_plugin"]`` in the ``conftest.py``, no test meets
+a server of the person who runs it, and there are the fixtures `registry_server` and `registry_client`.
+
+The check
+---------
+
+::
 
     from registry.testing import Use, check
     from cookies import COOKIES
@@ -26,172 +38,68 @@ session dies. Then each of its moments is played again by itself, in an engine t
 Values are compared in canonical form, attribute by attribute, those that the state does not save too. What stays
 unseen is what no call of the series reaches, so give it calls that do; the `Report` names methods that
 no call has run.
+
+Servers and clients
+-------------------
+
+::
+
+    from registry.testing import Server
+    from cookies import COOKIES
+
+    def remember(shared, site):                        # runs in a process of its own
+        shared.cookies("crawler").put(site, "theme", "dark")
+
+    def test_two_processes_share_a_jar():
+        with Server(COOKIES) as server:
+            one, two = server.clients(2)
+            one.run(remember, "example.org")
+            one.kill()
+            two.run(remember, "example.com")
+            with server.connect() as shared:
+                assert shared.cookies("crawler").all("example.org") == {"theme": "dark"}
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import attrs
+if TYPE_CHECKING:
+    from registry.testing._check import Report, check
+    from registry.testing._clients import Client
+    from registry.testing._findings import CheckFailed, Finding
+    from registry.testing._series import Call, End, Item, Use
+    from registry.testing._servers import Server, until
 
-from registry.declarations import SharedObject
-from registry.errors import DeclarationError
-from registry.testing import _others, _where
-from registry.testing._findings import ELSEWHERE, JUMBLED, RESTORED, CheckFailed, Finding, Findings
-from registry.testing._passes import Recording, Unplayable, replay
-from registry.testing._series import Call, End, Item, Use, given, made_up
-from registry.testing._watch import Watch
+__all__ = ["Call", "CheckFailed", "Client", "End", "Finding", "Item", "Report", "Server", "Use", "check", "until"]
 
-__all__ = ["CheckFailed", "End", "Finding", "Item", "Report", "Use", "check"]
-
-# Tracebacks and pickles have the public name, which does not move when a private file does.
-for _public in (CheckFailed, End, Finding, Item, Use):
-    _public.__module__ = __name__
-
-
-@attrs.frozen
-class Report:
-    """What a check has run.
-
-    Attributes:
-        typeid: What was checked.
-        calls: How many calls were made.
-        restores: How many times an engine was restored in the middle.
-        ran: The exposed methods that have returned, or waited, at least once; sorted.
-        missed: The exposed methods that no call was made of, or that have only raised; sorted.
-        seeds: The hash seeds of the interpreters in which it was played too.
-        skipped: What was not possible, and why.
-    """
-
-    typeid: str
-    calls: int
-    restores: int
-    ran: tuple[str, ...]
-    missed: tuple[str, ...]
-    seeds: tuple[int, ...]
-    skipped: tuple[str, ...]
+# Where each name lives: a client of a test needs nothing of the engine, and a process starts for each.
+_HOMES = {
+    "Call": "_series",
+    "CheckFailed": "_findings",
+    "Client": "_clients",
+    "End": "_series",
+    "Finding": "_findings",
+    "Item": "_series",
+    "Report": "_check",
+    "Server": "_servers",
+    "Use": "_series",
+    "check": "_check",
+    "until": "_servers",
+}
 
 
-def check(
-    declaration: SharedObject[Any],
-    calls: Iterable[Call] | None = None,
-    *,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    derived: Iterable[str] = (),
-    seeds: Sequence[int] = (1, 2, 3),
-) -> Report:
-    """Find out whether a class may be served with a log. Blocks, mostly for the start of other interpreters.
+def __getattr__(name: str) -> object:
+    """Load a public name at its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-    Args:
-        declaration: What is declared; not with ``threaded=True``.
-        calls: The series: tuples of a method and its arguments, `Use` and `End`. None makes one up from the
-            signatures and annotations of the exposed methods. What a method raises is a reply like any other.
-        args: What the object is made with.
-        kwargs: What it is made with, by name.
-        derived: Names of attributes that are rightly left out of the state, since the class makes them again
-            from the rest whenever it needs them.
-        seeds: The hash seeds of the other interpreters, one each, all started at once; none for an empty one.
-
-    Returns:
-        What was run, and what could not be.
-
-    Raises:
-        CheckFailed: Something is wrong with the class; the text tells what, where, and the cures.
-        DeclarationError: The declaration is threaded, or the factory does not make a new object each time.
-        NotDurable: The state of a new object cannot be captured.
-        NotShareable: An argument cannot cross to a server.
-        TypeError: `args` do not fit the factory, or `calls` hold something else.
-    """
-    __tracebackhide__ = True  # pytest shows the author's line
-    if _where.importing:
-        raise _where.Enough
-    if not isinstance(declaration, SharedObject):
-        raise DeclarationError("declaration", "must be a SharedObject", declaration)
-    if declaration.threaded:
-        rule = "must be False, since what runs on threads is never logged and has nothing to check"
-        raise DeclarationError(f"{declaration.typeid}.threaded", rule, True)
-    recording = _recorded(declaration, calls, args, kwargs or {}, derived)
-    skipped = [f"the object refused all calls after a {recording.stopped}"] if recording.stopped else []
-    moments = recording.moments
-    if recording.troubles and recording.troubles[-1].kind in ("uncapturable", "unrestorable"):
-        moments = moments[:-1]
-
-    watch = Watch()
-    if sys.getprofile() is None:
-        numbers = iter(range(len(moments)))
-        declarations = recording.declarations
-        _exhaust(
-            replay(declarations, recording.name, moments, around=lambda e, m: watch.attach(e, next(numbers), m.method))
-        )
-    else:
-        skipped.append("clocks, random numbers and the like were not watched for: a profiler is running")
-
-    findings = Findings(recording, watch)
-    findings.sights()
-    findings.troubles()
-    played = [moment.outcome for moment in moments]
-    # Of sets that are iterated one way in the first and another way in the second, one is not as it was.
-    again = list(replay(recording.declarations, recording.name, moments))
-    findings.differences(played, again, RESTORED)
-    again = list(replay(recording.declarations, recording.name, moments[::-1], jumbled=True))
-    findings.differences(played, again[::-1], JUMBLED)
-    ran_with = _elsewhere(recording, len(moments), seeds, findings, skipped)
-    if findings.found:
-        raise CheckFailed(declaration.typeid, tuple(findings.found.values()))
-    exposed = declaration.interface.exposed
-    return Report(
-        typeid=declaration.typeid,
-        calls=sum(recording.called.values()),
-        restores=len(moments) * (4 + len(ran_with)),
-        ran=tuple(name for name in exposed if name in recording.answered),
-        missed=tuple(name for name in exposed if name not in recording.answered),
-        seeds=ran_with,
-        skipped=tuple(skipped),
-    )
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-def _recorded(
-    declaration: SharedObject[Any],
-    calls: Iterable[Call] | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    derived: Iterable[str],
-) -> Recording:
-    __tracebackhide__ = True
-    try:
-        recording = Recording(declaration, args, kwargs, derived)
-    except Unplayable as error:
-        reason = error.__cause__ or error
-        raise reason from None
-    if calls is None:
-        recording.play(made_up(declaration, recording.instance, recording.results))
-    else:
-        recording.play(given(calls))
-    return recording
-
-
-def _elsewhere(
-    recording: Recording, count: int, seeds: Sequence[int], findings: Findings, skipped: list[str]
-) -> tuple[int, ...]:
-    """Play the moments in other interpreters, and return the hash seeds of those in which they were."""
-    if not seeds:
-        return ()
-    where = _where.of_declaration(recording.declaration)
-    if isinstance(where, str):
-        told: Any = where
-    else:
-        told = _others.run(recording.declaration, where, recording.name, recording.moments[:count], seeds)
-    if isinstance(told, str):
-        skipped.append(f"other hash seeds were not tried: {told}")
-        return ()
-    for outcomes in told[1:]:
-        findings.differences(told[0], outcomes, ELSEWHERE)
-    return tuple(seeds)
-
-
-def _exhaust(outcomes: Iterable[object]) -> None:
-    for _ in outcomes:
-        pass
+def __dir__() -> list[str]:
+    """List the public names too, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -72,6 +72,11 @@ class CheckFailed(AssertionError):
         return "\n".join([f"shared type {self.typeid!r} must not be served {how}: {count}", *rows])
 
 
+# Tracebacks and pickles have the public name, which does not move when a private file does.
+for _public in (Finding, CheckFailed):
+    _public.__module__ = "registry.testing"
+
+
 class Findings:
     """What was found of one class; each thing once."""
 

@@ -101,6 +101,10 @@ class End:
         return f"the end of session {self.session}" + (f", owner {self.owner}" if self.owner is not None else "")
 
 
+# Tracebacks and pickles have the public name, which does not move when a private file does.
+for _public in (Use, Item, End):
+    _public.__module__ = "registry.testing"
+
 #: What a series is made of.
 Call = Use | End | tuple[Any, ...]
 

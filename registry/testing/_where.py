@@ -19,7 +19,8 @@ from registry.declarations import SharedObject
 
 # What a declaration is made of, but for its factory.
 _FIELDS: Final = ("typeid", "per", "readonly", "waiting", "exposed", "threaded", "keyed", "carried", "shape")
-_PROGRAM: Final = "__checked__"  # what a program is imported as
+# What a program is imported as. `multiprocessing` calls it so where it spawns, and takes it for the program itself.
+_PROGRAM: Final = "__mp_main__"
 
 
 class Where(msgspec.Struct, array_like=True):
@@ -108,9 +109,12 @@ def load(where: Where) -> Any:
             except (ImportError, Enough):
                 if not where.file:
                     raise
-        if where.module or _PROGRAM not in sys.modules:
-            _run(where.module or _PROGRAM, where.file)
-        return _resolved(sys.modules[where.module or _PROGRAM], where.name)
+        if where.module:
+            return _resolved(_run(where.module, where.file), where.name)
+        program = sys.modules.get(_PROGRAM)
+        if program is None or getattr(program, "__file__", None) != where.file:
+            program = sys.modules["__main__"] = _run(_PROGRAM, where.file)
+        return _resolved(program, where.name)
     finally:
         importing = False
 
@@ -120,7 +124,7 @@ def path() -> list[str]:
     return [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
 
 
-def _run(title: str, file: str) -> None:
+def _run(title: str, file: str) -> ModuleType:
     """Import a file under a name, whatever has that name already."""
     spec = importlib.util.spec_from_file_location(title, file)
     if spec is None or spec.loader is None:
@@ -130,6 +134,7 @@ def _run(title: str, file: str) -> None:
         spec.loader.exec_module(module)
     except Enough:
         pass
+    return module
 
 
 def _resolved(module: ModuleType, name: str) -> object:
@@ -147,4 +152,5 @@ def _reachable(module: ModuleType, name: str, is_declaration: bool) -> Where | s
         title = spec.name if spec is not None else ""
         if not title and not os.path.isfile(file):
             return f"{name} was typed at a prompt: put it into a file"
+        sys.modules.setdefault(_PROGRAM, module)  # for what comes back
     return Where(title, os.path.abspath(file) if file else "", name, is_declaration)

@@ -1,0 +1,87 @@
+"""Homes of servers for tests: a name means nobody there but who was started there, and at the end nothing is left."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from registry import _addresses, client
+from registry.testing import _serving
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+ENDING: Final = 10.0  # seconds that a server may take to end in order, and then to be gone
+# What would lead a client elsewhere than to the names of its home.
+_LEADING: Final = ("REGISTRY_ADDRESS", "REGISTRY_AUTHKEY_FILE", "REGISTRY_PLUGINS")
+
+
+class Home:
+    """A ``REGISTRY_HOME`` for as long as a block lasts, with an environment that names no server.
+
+    At the end the servers that were started on demand in it are stopped, and clients that modules hold forget that they
+    ever knew them, so that they look up again what their names mean.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self) -> None:
+        self.path = _serving.place()
+        self._before: dict[str, str | None] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {name: os.environ.get(name) for name in ("REGISTRY_HOME", *_LEADING)}
+        for name in _LEADING:
+            os.environ.pop(name, None)
+        os.environ["REGISTRY_HOME"] = str(self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            client.forget(str(self.path))
+            for directory in self.path.iterdir():
+                _end(directory / "lock")
+        finally:
+            for name, value in self._before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _end(path: Path) -> None:
+    """End the server that has a lock, unless it is a thread of this process, which somebody else sees to."""
+    lock = _addresses.ServerLock(path)
+    if not path.exists() or lock.acquire():
+        lock.release()
+        return
+    pid = (lock.read_info() or {}).get("pid")
+    if not isinstance(pid, int) or pid == os.getpid():
+        return
+    try:
+        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        return  # it has just ended by itself
+    try:
+        for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass  # it has ended by itself
+            if select.select([pidfd], [], [], ENDING)[0] if pidfd is not None else lock.wait(ENDING):
+                return
+    finally:
+        lock.release()
+        if pidfd is not None:
+            os.close(pidfd)
+    raise RuntimeError(f"the server of {path.parent} (pid {pid}) does not end")
