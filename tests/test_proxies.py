@@ -30,7 +30,7 @@ from registry.proxies import Unresolved
 
 @pytest.fixture
 def shared() -> Iterator[ManagerClient]:
-    with connect("memory://", plugins=ALL) as client:
+    with connect("memory://", plugins=[*ALL, SharedObject("plain", dict)]) as client:
         yield client
 
 
@@ -283,6 +283,12 @@ def test_what_is_read_is_a_copy_that_cannot_be_changed(shared: ManagerClient) ->
         with pytest.raises(SnapshotError):
             many.append(1)
     assert json.dumps(read) == '{"usd": [1, 2]}'
+    plain = shared.plain("prices")
+    plain["BTC"] = [1]
+    with pytest.raises(
+        SnapshotError, match=r"'prices'\['BTC'\]; .* shared one: call the methods of its proxy; to keep"
+    ):
+        plain["BTC"].append(2)  # of what has no `edit` none is named
     own = read.copy()
     own["usd"].append(3)
     assert prices["BTC"] == {"usd": [1, 2]}

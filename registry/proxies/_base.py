@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KEYED_SHAPES = ("mapping", "sequence")
 NO_NAMES: Mapping[str, object] = {}  # of arguments
+_BY_METHODS = "call the methods of its proxy"  # how to change an item of what has no `edit`
 
 # What a type's row says of a method: whether it is readonly, whether it may wait, and which arguments are carried.
 Verb = tuple[bool, bool, "Mapping[str, int] | None"]
@@ -204,8 +205,10 @@ class Remote:
         if type(value) not in CONTAINERS:
             return value
         name = self.name or self.typeid
-        is_item = method == "__getitem__" and self.interface is not None and self.interface.shape in KEYED_SHAPES
-        return freeze(value, name, args[0]) if is_item else freeze(value, name)
+        interface = self.interface
+        if method != "__getitem__" or interface is None or interface.shape not in KEYED_SHAPES:
+            return freeze(value, name)
+        return freeze(value, name, args[0], "" if "edit" in interface.exposed else _BY_METHODS)
 
     def _verb(self, method: str) -> Verb:
         """Return what the type's row says of a method; asked for once."""
