@@ -176,7 +176,7 @@ class Joining(Line):
             self.files = files
             self._defined = set()
             self._known = True
-            self._life = dialed.greeting.life
+            is_another, self._life = self._life != dialed.greeting.life, dialed.greeting.life
             self.lease, self.heard = answer.lease, sent
             told = answer.words
             self.words = None if told is None else Mapped(told, self._generation, self._is_relying)
@@ -187,11 +187,14 @@ class Joining(Line):
                     self._dismiss(slot)  # where an exception kept its reply from that
             # What was given up is unanswered even where its reply came in that very moment.
             unanswered = [slot for slot in list(self._pending.values()) if slot.abandoned or not slot.done]
+            calls = [slot for slot in unanswered if not (slot.abandoned or slot.settling)]
             for slot in unanswered:
                 if slot.abandoned or slot.settling:
                     self._send_cancel(slot, undo=slot.abandoned)
-            for slot in unanswered:
-                if not (slot.abandoned or slot.settling) and self._transport is transport:
+            if is_another and self._unlogged:
+                self._tell_unlogged(calls)
+            for slot in calls:
+                if self._transport is transport:
                     self._send(slot)
         if self.lease or self.listeners or dialed.greeting.durable:
             self._look_after(transport)

@@ -19,12 +19,13 @@ from registry import _shelf, _wire
 from registry._leaves import Parts
 from registry._pending import Pending
 from registry._transport import CHUNK, DeadlinePassed, Transport, clock, is_gone, left
-from registry._wire import AGAIN, REPLY, Frame, Kind
+from registry._wire import AGAIN, CONTROL, REPLY, Frame, Kind
 from registry._words import Mapped
 from registry.errors import RegistryError
 
 MOST = 1 << 20  # bytes that are read at once of a large frame
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
+_NONE = msgspec.Raw(b"\x90")  # no sequences
 
 
 class Line:
@@ -57,6 +58,9 @@ class Line:
         self._acknowledged = 0
         self._applied = 0  # the latest event of the server that an answer has come from
         self._above: list[int] = []
+        # Those of them that can be taken back, and with which call each was told, 0 for none: until a later call has
+        # been logged, a server that dies may have known of it from a read, which no log has.
+        self._unlogged: dict[int, int] = {}
         self.lost: set[int] = set()  # the numbers of grants that were taken away, as far as the server has told
         self._reader = _wire.Reader()
 
@@ -85,8 +89,33 @@ class Line:
         seq = slot.seq
         if self._mark() != seq - 1:
             (self._above if above is None else above).append(seq)
-        if not slot.readonly and frame.kind == REPLY and seq > self._acknowledged:
-            self._acknowledged = seq
+        if not slot.readonly and frame.kind == REPLY:
+            if seq > self._acknowledged:
+                self._acknowledged = seq
+            if self._unlogged:
+                self._note_logged(slot)
+
+    def _note_logged(self, slot: Pending) -> None:
+        """Take what was told with a call, or before it, for logged, unless a thread of the server has run the call."""
+        if not getattr(getattr(slot.about, "interface", None), "threaded", False):
+            self._unlogged = {seq: told for seq, told in self._unlogged.items() if not 0 < told <= slot.seq}
+
+    def _tell_unlogged(self, unanswered: list[Pending]) -> None:
+        """Have told again to another life of the server what the one before may have known from a read.
+
+        Args:
+            unanswered: What is about to be sent to it; the last call of these tells, else the next one.
+        """
+        again = [seq for seq, told in self._unlogged.items() if told]
+        for slot in reversed(unanswered):
+            if again and slot.kind != CONTROL and slot.seq > max(again):
+                fields = slot.fields or {}
+                more = _wire.decode_sequences(fields.get(_wire.RECEIVED_SET, _NONE))
+                slot.fields = {**fields, _wire.RECEIVED_SET: msgspec.Raw(_wire.encode(sorted({*again, *more})))}
+                self._unlogged.update(dict.fromkeys(again, slot.seq))
+                return
+        self._above += again
+        self._unlogged.update(dict.fromkeys(again, 0))
 
     # -- writing
 

@@ -532,7 +532,10 @@ class Link(Joining):
             if there:
                 if self._mark() != slot.seq - 1:
                     self._above.append(slot.seq)
+                    self._unlogged[slot.seq] = 0
                 self._acknowledged = max(self._acknowledged, slot.seq)
+                if self._unlogged:
+                    self._note_logged(slot)
                 del self._pending[slot.seq]
             self._taken.remove(slot)
 
@@ -563,6 +566,8 @@ class Link(Joining):
             told = [seq for seq in above if seq > mark]
             if told:
                 fields[_wire.RECEIVED_SET] = msgspec.Raw(_wire.encode(told))
+                for seq in self._unlogged.keys() & told:
+                    self._unlogged[seq] = self._next
         slot.fields = fields or None
 
     def _send(self, slot: Pending, remaining: float | None = None) -> None:
@@ -672,7 +677,10 @@ class Link(Joining):
         """Have another call tell which replies are there, since this one, which was to tell it, may never arrive."""
         told = slot.fields.pop(_wire.RECEIVED_SET, None) if slot.fields is not None else None
         if told is not None:
-            self._above += _wire.decode_sequences(told)
+            again = _wire.decode_sequences(told)
+            self._above += again
+            for seq in self._unlogged.keys() & again:
+                self._unlogged[seq] = 0
 
     def _abandon(self, slot: Pending) -> None:
         """Have a call undone that nobody waits for any more."""

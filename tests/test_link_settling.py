@@ -346,6 +346,44 @@ def test_a_call_of_a_lost_session_is_not_cancelled_in_the_next(give_up: str, hos
     assert [_codec.decode(frame.body) for frame in done] == [1, 2, 3, 4]
 
 
+def test_what_was_told_with_a_read_only_is_told_again_to_the_next_life(host: Host) -> None:
+    """A lock has arrived while an older call waits. That was told with a read, and the server, which dies, knew it."""
+    pipes: list[Pipe] = []
+    lives = [host]
+
+    def connect(deadline: float, resume: bool) -> Dialed:
+        pipes.append(Pipe(lives[-1]))
+        return Dialed(pipes[-1], Greeting(lives[-1].greeting, "x"), b"", True)
+
+    holder = Pipe(host)
+    hello = _wire.Attach(b"o" * 16, 1, "h", "t", "holder", "1", 0, {})
+    holder.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=1))
+    define = msgspec.Raw(_wire.encode(["lock", "held", msgspec.Raw(NOTHING)]))
+    body = _wire.CallBody(1, "acquire", msgspec.Raw(NOTHING), {_wire.DEFINITION: define})
+    holder.send(_wire.pack(Kind.CALL, _wire.encode(body), generation=1, sequence=1, received=0))
+
+    link = _link.Link(connect, "x", timeout=2.0)
+    link.ensure()
+    held, lock, count = (link.handle(*row, NOTHING) for row in (("lock", "held"), ("lock", "l"), ("counter", "c")))
+    with link._sending:  # another thread's call, which waits all the time
+        link._register(Pending(Kind.CALL, held, "acquire", NOTHING, About("lock:held"), False, True))
+    link.call(lock, "acquire", NOTHING, about=About("lock:l"), waiting=True)
+    link.call(count, "get", NOTHING, about=About("counter:c"), readonly=True)
+
+    image = _image.capture(host.engine)  # what a log tells of: a read is in none
+    link._break(pipes[-1])  # type: ignore[arg-type]
+    lives.append(life(b"m", image))
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    (client,) = (each for each in lives[-1].clients.values() if each.key == link.key)
+    session = lives[-1].engine.sessions[client.number]
+    assert [seq for seq in session.replies if not session.is_stale(seq)] == [4]  # which nobody has said to have
+
+    # What is known to be in a log is not told for ever.
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    link.call(count, "incr", NOTHING, about=About("counter:c"))
+    assert not link._unlogged
+
+
 def test_what_was_given_up_as_its_reply_came_is_settled(host: Host) -> None:
     """Whoever reads has brought the reply to a call after it was given up, and its undo went with a connection."""
     link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
