@@ -259,12 +259,12 @@ def test_the_composition_serves_and_is_healthy(home: Path, monkeypatch: pytest.M
 
 
 def test_the_composition_shares_what_has_to_be_shared() -> None:
-    """Key as a secret, socket in a volume, one shared memory of some size, one space of processes."""
+    """Key as a secret, socket in a volume, one shared memory of some size."""
     found = composition()
     server, worker = found["services"]["registry"], found["services"]["worker"]
     assert found["secrets"]["registry_key"]["file"]
     assert server["secrets"] == worker["secrets"] == ["registry_key"]
     assert server["shm_size"] == "1gb"
-    assert (server["ipc"], worker["ipc"], worker["pid"]) == ("shareable", "service:registry", "service:registry")
+    assert (server["ipc"], worker["ipc"]) == ("shareable", "service:registry")
     assert worker["depends_on"]["registry"]["condition"] == "service_healthy"
     assert set(worker["volumes"]) < set(server["volumes"])

@@ -486,7 +486,7 @@ def test_how_deaths_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     status, found, cure = told(_memory.deaths(scene_of(lease=30.0)))[0]
     assert status == "note"
     assert found.startswith("what a client holds is freed when its lease of 30 s has run out, not at its death")
-    assert "--pid=container:NAME" in cure
+    assert "--pid=host" in cure
     monkeypatch.delattr(os, "pidfd_open")
     assert told(_memory.deaths(scene_of()))[0][0] == "note"
     with ManagerServer("tcp://127.0.0.1:0", lease=7.0) as server:

@@ -100,6 +100,6 @@ def deaths(scene: Scene) -> Iterator[Finding]:
         yield note("deaths", f"{late}: this system does not tell of the end of a process")
     elif scene.lease:
         found = f"{late}, since the server cannot see this process: it is in another container"
-        yield note("deaths", found, "docker run --pid=container:NAME, or pid: service:NAME in a compose file")
+        yield note("deaths", found, "docker run --pid=host for both, or pid: host in a compose file")
     else:
         yield ok("deaths", "what a client of this host holds is freed at its death")
