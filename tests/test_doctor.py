@@ -8,6 +8,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def place(home: Path) -> Place:
     place = Place("x")
     place.ensure()
     return place
+
+
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the plugins of other distributions, which may be broken or at odds with ours."""
+    ours = metadata.distribution("shared-registry")
+    monkeypatch.setattr(metadata, "distributions", lambda **_: [ours])
 
 
 def scene_of(asked: str | None = "x", **known: Any) -> Scene:

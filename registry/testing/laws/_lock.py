@@ -39,7 +39,8 @@ class LockLaws(Laws):
                 refused = somebody.run(theirs.acquire, *arguments)
                 assert not refused and refused.holder
             subject.release()
-            assert somebody.run(theirs.acquire, False)
+            # A release of a lock does not wait for its reply, so that somebody else may come a moment before it.
+            assert somebody.run(theirs.acquire, True, 30.0)
             somebody.run(theirs.release)
 
     @needs("locked")
@@ -61,7 +62,7 @@ class LockLaws(Laws):
                 raise ZeroDivisionError
             with subject.acquire(timeout=30.0):
                 assert not somebody.run(theirs.acquire, False)
-            assert somebody.run(theirs.acquire, False)
+            assert somebody.run(theirs.acquire, True, 30.0)
             with pytest.raises(CallTimeout), subject.acquire(timeout=0.01):
                 raise AssertionError("the block was entered")
             somebody.run(theirs.release)
