@@ -71,8 +71,8 @@ class Joining(Line):
     def _send_cancel(self, slot: Pending, *, undo: bool) -> None:
         raise NotImplementedError
 
-    def _look_after(self, transport: Transport) -> None:
-        """Have a thread see to what must go on while nobody calls."""
+    def _look_after(self, transport: Transport | None = None) -> None:
+        """Have somebody see to what must go on while nobody calls; `transport` is the connection that is new."""
         raise NotImplementedError
 
     def _connect(self, deadline: float | None) -> None:
@@ -112,7 +112,7 @@ class Joining(Line):
             # It broke at once. The next turn tries again, the less eagerly the more often that happens.
             self._broke += 1
             if self._broke > 1:
-                threading.Event().wait(BACKOFF[min(self._broke, len(BACKOFF)) - 1])
+                self._pause(BACKOFF[min(self._broke, len(BACKOFF)) - 1])
 
     def _dial(self, limit: float, resume: bool) -> Dialed:
         """Connect, again and again while a resume may still find its server."""
@@ -132,7 +132,11 @@ class Joining(Line):
                     raise ServerNotFound(self.address, reason) from error
                 pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
                 attempt += 1
-                threading.Event().wait(min(pause, left))
+                self._pause(min(pause, left))
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt."""
+        threading.Event().wait(seconds)
 
     def _attach(self, dialed: Dialed, limit: float | None) -> None:
         """Say which session this is; cancels go first, then what is unanswered, in order."""

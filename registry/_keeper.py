@@ -68,9 +68,27 @@ class Kept:
         self._awaited: Transport | None = None  # the connection of which `poll` is to say something
 
     def note(self, change: str, connection: Transport | None = None) -> None:
-        """Take a change of the session, and wake the thread."""
+        """Take a change of the session, and wake whoever tells of it."""
         self._changes.append((change, connection, list(self.link.listeners)))
+        self.wake()
+
+    def wake(self) -> None:
+        """Have it looked at what has happened."""
         _keeper.wake()
+
+    def begin(self, connected: Transport | None) -> None:
+        """Look after the session from now on.
+
+        Args:
+            connected: The connection that it has just got, where its listeners are still to be told so.
+        """
+        link = self.link
+        self._beat_at = monotonic() + link.lease / 3
+        link.kept = self
+        if connected is not None:
+            self.note(CONNECTED, connected)
+        elif link._transport is not None:
+            self._connection, self.state = link._transport, CONNECTED
 
     @property
     def is_wanted(self) -> bool:
@@ -109,6 +127,16 @@ class Kept:
             return -1, 0
         answers = self._beaten > self.link.heard or not _HUNG_UP
         return connection.fileno(), (select.POLLIN if answers else 0) | _HUNG_UP
+
+    def take_turn(self, is_ready: bool, attempt: float) -> None:
+        """Do what is to be done now, as `turn`. What goes wrong with it is logged, and tried again."""
+        try:
+            self.turn(is_ready, attempt)
+        except Exception:  # one session must not end the others
+            import logging
+
+            logging.getLogger("registry").exception("cannot look after the session with %s", self.link.label)
+            self._attempt_at = self._beat_at = self._aside_until = monotonic() + 1.0
 
     def turn(self, is_ready: bool, attempt: float) -> None:
         """Do what is to be done now.
@@ -237,12 +265,7 @@ class Keeper:
             kept = link.kept
             if kept is None:
                 kept = self._all[id(link)] = Kept(link)
-                kept._beat_at = monotonic() + link.lease / 3
-                link.kept = kept
-                if connected is not None:
-                    kept.note(CONNECTED, connected)
-                elif link._transport is not None:
-                    kept._connection, kept.state = link._transport, CONNECTED
+                kept.begin(connected)
             if self._thread is None:
                 self._woken, self._waker = socket.socketpair()
                 self._woken.setblocking(False)
@@ -293,15 +316,9 @@ class Keeper:
                 everyone = list(self._all.values())
             ready = self._wait(woken, everyone)
             for kept in everyone:
-                try:
-                    # As long as a server that stands still may need, but no longer than the others can be silent.
-                    others = [other.link.lease / 3 for other in everyone if other is not kept and other.link.lease]
-                    kept.turn(kept in ready, min([ATTEMPT, kept.link.lease or ATTEMPT, *others]))
-                except Exception:  # one session must not end the others
-                    import logging
-
-                    logging.getLogger("registry").exception("cannot look after the session with %s", kept.link.label)
-                    kept._attempt_at = kept._beat_at = kept._aside_until = monotonic() + 1.0
+                # As long as a server that stands still may need, but no longer than the others can be silent.
+                others = [other.link.lease / 3 for other in everyone if other is not kept and other.link.lease]
+                kept.take_turn(kept in ready, min([ATTEMPT, kept.link.lease or ATTEMPT, *others]))
 
     def _wait(self, woken: socket.socket, everyone: list[Kept]) -> list[Kept]:
         """Wait until something is to be done; return the sessions whose connection says something."""
@@ -368,7 +385,7 @@ def listen(link: Link, callback: Callable[[str], object]) -> Callable[[], None]:
     number = next(_numbers)
     link.listeners[number] = callback
     if link._known:  # else the next connection sees to it
-        _current().keep(link)
+        link._look_after()
 
     def stop() -> None:
         link.listeners.pop(number, None)

@@ -713,7 +713,7 @@ class Link(Joining):
             if not (isinstance(error, RegistryError) or is_gone(error)):
                 raise
 
-    def _look_after(self, transport: Transport) -> None:
+    def _look_after(self, transport: Transport | None = None) -> None:
         from registry import _keeper
 
         _keeper.keep(self, transport)

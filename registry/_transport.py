@@ -231,6 +231,10 @@ class SocketTransport:
     def drop(self) -> None:
         self._sock.close()
 
+    def detach(self) -> socket.socket:
+        """Return the socket, which is no longer this transport's."""
+        return self._sock
+
 
 class PatchedTransport(SocketTransport):
     """A socket that waits outside of the kernel, as those of gevent do, so that other greenlets run meanwhile.

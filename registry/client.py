@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from registry import _addresses, _codec, _peers
 from registry._addresses import Address
@@ -106,9 +106,14 @@ class ManagerClient:
         plugins: Iterable[Any] = (),
         label: str | None = None,
     ) -> None:
-        if not plugins:
-            plugins = [name for name in os.environ.get("REGISTRY_PLUGINS", "").split(",") if name]
-        self._home = Home(address, authkey, start, timeout, tuple(plugins), label or "", cache)
+        self._home = Home(address, authkey, start, timeout, named_plugins(plugins), label or "", cache)
+
+    @classmethod
+    def _with(cls, home: Home) -> Self:
+        """Return the client of a home that is there already."""
+        client = cls.__new__(cls)
+        client._home = home
+        return client
 
     def connect(self) -> Self:
         """Connect now, unless connected. Raises as `connect` does."""
@@ -205,12 +210,28 @@ class ManagerClient:
         return dict(self._home.link().ask("statistics", remote.typeid, remote.name))
 
 
+def written(address: str | tuple[str, int] | None) -> str:
+    """Return an address as errors and proxies show it, the environment's or the usual one where none is given."""
+    if address is None:
+        address = os.environ.get("REGISTRY_ADDRESS") or _addresses.DEFAULT
+    # Looking a name up reads the account's home directory, which a client held by a module must not do yet.
+    return address if isinstance(address, str) else str(_addresses.parse(address))
+
+
+def named_plugins(plugins: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the plugins that a client uses, the environment's where none are given."""
+    return tuple(plugins) or tuple(name for name in os.environ.get("REGISTRY_PLUGINS", "").split(",") if name)
+
+
 class Home:
     """What stands behind a client: which server, with which key, and the session that is shared with other clients.
 
     Attributes:
         address: The server's name or URL, as errors and proxies show it.
+        link_type: What kind of session it has.
     """
+
+    link_type: ClassVar[type[Link]] = Link
 
     def __init__(
         self,
@@ -222,10 +243,7 @@ class Home:
         label: str,
         cache: bool = True,
     ) -> None:
-        if address is None:
-            address = os.environ.get("REGISTRY_ADDRESS") or _addresses.DEFAULT
-        # Looking a name up reads the account's home directory, which a client held by a module must not do yet.
-        self.address = address if isinstance(address, str) else str(_addresses.parse(address))
+        self.address = written(address)
         self._authkey = authkey.encode() if isinstance(authkey, str) else authkey
         self._start = start
         # Seconds that a call which should be instant may take, for this client; its session may be shared.
@@ -299,34 +317,44 @@ class Home:
         for stop in listening:
             stop()
         link.caches.remove(self.cache)
+        links = self._shared_links()
         with _links_lock:
             link.users -= 1
             last = link.users <= 0
             if last:
-                for key in [key for key, known in _links.items() if known is link]:
-                    del _links[key]
+                for key in [key for key, known in links.items() if known is link]:
+                    del links[key]
         if last:
             link.close()
         if self._memory is not None:
             self._memory.stop()
 
+    def _shared_links(self) -> dict[tuple[str, bytes], Link]:
+        """Return the sessions that clients share."""
+        return _links
+
+    def _memory_server(self) -> Any:
+        """Return the server of ``memory://``, which is this client's own."""
+        from registry._memory import MemoryServer
+
+        return MemoryServer(self.plugins)
+
     def _make_link(self) -> Link:
         address = _addresses.parse(self.address)
+        links = self._shared_links()
         make = partial(
-            Link,
+            self.link_type,
             address=self.address,
             timeout=None if self.timeout == float("inf") else self.timeout,
             label=self._label,
             code=_versions(self.plugins),
         )
         if address.kind == "memory":
-            from registry._memory import MemoryServer
-
-            self._memory = MemoryServer(self.plugins)
+            self._memory = self._memory_server()
             link = make(self._memory.dial)
             link.users = 1
             with _links_lock:
-                _links[self.address, link.key] = link
+                links[self.address, link.key] = link
             return link
         if address.kind not in ("unix", "tcp"):
             raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
@@ -335,9 +363,9 @@ class Home:
         mark = hashlib.sha256(given).digest() if given is not None else b""
         identity = (str(address), os.urandom(16) if self.is_alone else mark)
         with _links_lock:
-            shared = _links.get(identity)
+            shared = links.get(identity)
             if shared is None or shared.closed:
-                shared = _links[identity] = make(partial(_dial, address, given, start, self.plugins))
+                shared = links[identity] = make(partial(_dial, address, given, start, self.plugins))
             shared.users += 1
             return shared
 
@@ -357,8 +385,13 @@ class Home:
         link = self.link()
         interface = link.table.get(typeid) or link.ensure().table.get(typeid)
         if interface is None:
-            raise UnknownType(typeid, _hint(typeid, self, link.table), link.label)
+            raise self.unknown(typeid)
         return interface
+
+    def unknown(self, typeid: str) -> UnknownType:
+        """Return the error that says that the server has no such type, and who has."""
+        link = self.link()
+        return UnknownType(typeid, _hint(typeid, self, link.table), link.label)
 
     @property
     def reopen(self) -> Callable[[str, str, str], Any]:
