@@ -20,6 +20,7 @@ item  name         value
 7     `carried`    dict of method to dict of parameter to position, -1 for keyword-only
 8     `doc`        str, one line
 9     `keyed`      list of str out of `exposed`; a server of an earlier version sends none
+10    `owned`      bool; one of an earlier version sends none, which may be either
 ====  ===========  =====================================================================
 
 A later version may append items; an earlier one ignores them.
@@ -149,6 +150,7 @@ class Interface:
             not counted), or -1 where a parameter is keyword-only.
         doc: the first line of the documentation, or an empty string.
         keyed: those that touch only what their first argument names, sorted.
+        owned: whether a thread or task may hold something of an object, which is told when that ends.
     """
 
     typeid: str
@@ -161,6 +163,7 @@ class Interface:
     carried: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict, hash=False)
     doc: str = ""
     keyed: tuple[str, ...] = ()
+    owned: bool = False
 
     def pack(self) -> list[object]:
         """Return the row as plain values for the wire."""
@@ -175,6 +178,7 @@ class Interface:
             {method: dict(parameters) for method, parameters in self.carried.items()},
             self.doc,
             list(self.keyed),
+            self.owned,
         ]
 
     @classmethod
@@ -188,12 +192,14 @@ class Interface:
             raise DeclarationError("row", "must be a list of at least 9 items", row)
         typeid, per, shape, threaded, exposed, readonly, waiting, carried, doc = row[:9]
         keyed = row[9] if len(row) > 9 else []
+        owned = row[10] if len(row) > 10 else True
         _check_typeid(typeid)
         _check_choice("per", per, PERS)
         if shape is not None:
             _check_choice("shape", shape, SHAPES)
-        if type(threaded) is not bool:
-            raise DeclarationError("threaded", "must be a bool", threaded)
+        for field, flag in (("threaded", threaded), ("owned", owned)):
+            if type(flag) is not bool:
+                raise DeclarationError(field, "must be a bool", flag)
         for field, names in (("exposed", exposed), ("readonly", readonly), ("waiting", waiting), ("keyed", keyed)):
             if type(names) is not list or len(names) > _MAX_NAMES:
                 raise DeclarationError(field, f"must be a list of at most {_MAX_NAMES} names", names)
@@ -225,6 +231,7 @@ class Interface:
             carried={method: dict(parameters) for method, parameters in carried.items()},
             doc=doc,
             keyed=_ordered(keyed),
+            owned=owned,
         )
 
 
@@ -496,6 +503,8 @@ def _derive(record: SharedObject[object]) -> Interface:
         carried=_carried(where, record, cls, exposed),
         doc=_doc(cls if is_class else record.factory) or _doc(cls),
         keyed=_ordered(keyed),
+        # What any thread of a process may release is the process's.
+        owned=cls is None or (hasattr(cls, "owner_ended") and not getattr(cls, "any_thread_releases", False)),
     )
 
 

@@ -120,8 +120,27 @@ def refusal(*args, **kwargs) -> DeclarationError:
 def test_public_methods_are_exposed():
     """Exposed are public methods and dunders of the list; no attribute, property, class method or class."""
     assert SharedObject("jar", Jar).interface == Interface(
-        typeid="jar", shape=None, exposed=EXPOSED, doc="Keep cookies."
+        typeid="jar", shape=None, exposed=EXPOSED, doc="Keep cookies.", owned=True
     )
+
+
+def test_clients_are_told_what_a_thread_may_hold():
+    """Owned is what hears of the ends of owners, unless any thread of the process may release it."""
+
+    class Seat:
+        def take(self):
+            pass
+
+        def owner_ended(self, owner):
+            pass
+
+    class Bench(Seat):
+        any_thread_releases = True
+
+    assert SharedObject("seat", Seat).interface.owned
+    assert not SharedObject("bench", Bench).interface.owned
+    assert not SharedObject("d", dict).interface.owned
+    assert SharedObject("x", unannotated, exposed=["get"]).interface.owned, "nobody knows of what class it is"
 
 
 def test_exposed_may_be_given():
@@ -671,7 +690,7 @@ def test_rows_cross(record):
     assert Interface.unpack(row) == record.interface
     assert Interface.unpack([*row, {"later": 1}]) == record.interface
     earlier = Interface.unpack(row[:9])
-    assert earlier == attrs.evolve(record.interface, keyed=())
+    assert earlier == attrs.evolve(record.interface, keyed=(), owned=True)
     assert type(row) is list
 
 
@@ -713,6 +732,8 @@ def test_rows_cross(record):
         (9, ["missing"]),
         (9, "get"),
         (9, None),
+        (10, None),
+        (10, 1),
     ],
 )
 def test_rows_are_not_trusted(position, value):
@@ -737,7 +758,7 @@ values = st.recursive(
 )
 
 
-@given(position=st.integers(0, 9), value=values)
+@given(position=st.integers(0, 10), value=values)
 def test_any_row_is_understood_or_refused(position, value):
     """Whatever a peer sends is either a row that can be packed again, or a DeclarationError."""
     row = RECORDS[0].interface.pack()
