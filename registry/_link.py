@@ -30,11 +30,13 @@ from registry import _codec, _wire, hosting
 from registry._cache import Cache
 from registry._joining import Joining
 from registry._leaves import Parts
+from registry._loops import would_be_stopped
 from registry._pending import AgainError, Guards, Local, Mark, Pending, each_thread, thread_name
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, is_gone, left
 from registry._wire import CALL, CANCELLED, CONTROL, ERROR, READ, REPLY, Frame, Kind
 from registry.declarations import Interface
 from registry.errors import (
+    BlockingInLoop,
     CallTimeout,
     Closed,
     LockLost,
@@ -436,6 +438,17 @@ class Link(Joining):
                 f"a hosted object called its own server {self.label}: this call would wait for itself; "
                 "return what is needed instead, or declare the object threaded"
             )
+
+    def check_may_wait(
+        self, about: Any, interface: Interface, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Refuse a call of a method that may wait where an event loop would wait with it.
+
+        Raises:
+            BlockingInLoop: One runs in this thread.
+        """
+        if would_be_stopped(interface, method, args, kwargs):
+            raise BlockingInLoop(f"{about.title}.{method}()")
 
     def _deadline(self, timeout: float | None) -> float | None:
         seconds = self.timeout if timeout is None else timeout

@@ -27,6 +27,7 @@ CLIENT_PATH = (
     "registry._line",
     "registry._joining",
     "registry._link",
+    "registry._loops",
     "registry._cache",
     "registry._keeper",
     "registry._pending",

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from sys import modules
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -131,6 +132,8 @@ class Remote:
         link = home.link()
         if readonly and link.words is not None and home.cache.is_on:
             return self.read(method, tuple(args), kwargs or NO_NAMES, plain=True)
+        if waiting and "asyncio" in modules:
+            link.check_may_wait(self, self.interface or self.resolve(), method, tuple(args), kwargs or NO_NAMES)
         at = self._at
         frame = link.call(
             self._handle if at is not None and at[0] is link and at[1] is link.key else self._handle_of(link),
