@@ -31,6 +31,8 @@ nitpick_ignore_regex = [
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+# There are two of this name. Signatures that mean the one of `registry.aio` say so.
+autodoc_type_aliases = {"ManagerClient": "registry.client.ManagerClient"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # Several classes have an attribute `object`; each as a target of its own would be one name for many.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry import errors, hookspecs, hosting, testing
+    from registry import aio, errors, hookspecs, hosting, testing
     from registry._leaves import Grant
     from registry._manager import manager_class
     from registry.client import ManagerClient, connect
@@ -29,6 +29,7 @@ __all__ = [
     "ManagerServer",
     "SharedObject",
     "ValueType",
+    "aio",
     "connect",
     "errors",
     "hookimpl",
@@ -45,6 +46,7 @@ _HOMES: dict[str, str | None] = {
     "ManagerServer": "server",
     "SharedObject": "declarations",
     "ValueType": "declarations",
+    "aio": None,
     "connect": "client",
     "errors": None,
     "hookimpl": "hookspecs",

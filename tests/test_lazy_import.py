@@ -41,6 +41,7 @@ NOT_FOR_CLIENTS = (
     "click",
     "concurrent.futures",
     "dataclasses",
+    "greenlet",
     "importlib.metadata",
     "logging",
     "multiprocessing",

@@ -1,0 +1,129 @@
+"""Handlers of a web server with an event loop await what is shared, and hold up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loops import in_loop
+from servers import Script, until
+from sizes import size
+
+from registry import ManagerClient, ManagerServer, connect
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
+
+APPS = str(Path(__file__).with_name("apps"))
+UVICORN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import uvicorn
+
+class Server(uvicorn.Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        print("ready", flush=True)
+
+Server(uvicorn.Config("awaiting:app", uds=sys.argv[2], loop=sys.argv[3], log_level="warning")).run()
+"""
+LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
+
+
+class Web(Script):
+    """A uvicorn that serves the application at a unix socket."""
+
+    def __init__(self, home: Path, loop: str) -> None:
+        self._path = str(home / "http")
+        super().__init__(UVICORN, APPS, self._path, loop)
+        assert self.line() == "ready"
+
+    async def get(self, path: str) -> Any:
+        """Return the answer to a request."""
+        reader, writer = await asyncio.open_unix_connection(self._path)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+        response = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        head, _, body = response.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        return json.loads(body.split(b"\r\n")[1] if b"chunked" in head else body)
+
+    def end(self) -> None:
+        """Have it end in order."""
+        self.signal(signal.SIGTERM)
+        assert self.wait() in (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def client(home: Path) -> Iterator[ManagerClient]:
+    """A client of the server that the application uses."""
+    with ManagerServer("web"), connect("web", start=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_a_handler_that_waits_holds_up_nobody(home: Path, client: ManagerClient, loop: str) -> None:
+    """While some requests wait for a lock and for items, all others are answered; then these are, in their order."""
+    requests = size(200, 5_000)
+    with Web(home, loop) as web:
+        grant = client.lock("door").acquire(timeout=0)
+        assert grant
+        answered: list[str] = []
+
+        async def ask(path: str) -> Any:
+            answer = await web.get(path)
+            answered.append(path)
+            return answer
+
+        entering = [asyncio.create_task(ask("/enter")) for _ in range(3)]
+        taking = asyncio.create_task(ask("/take"))
+        while len(client.statistics(client.lock("door"))["waiters"]) < 3 or not _waits(client, "queue:jobs"):
+            await asyncio.sleep(0)
+        numbers: list[int] = []
+        for _ in range(0, requests, 50):
+            numbers += await asyncio.gather(*(ask("/hit") for _ in range(50)))
+        assert sorted(numbers) == list(range(1, requests + 1))
+        assert answered == ["/hit"] * requests  # nobody else could be, and none of these waited for anybody
+        client.queue("jobs").put_nowait("a job")
+        assert await taking == "a job"
+        assert answered[requests:] == ["/take"]
+        grant.release()
+        assert sorted(await asyncio.gather(*entering)) == [requests + number for number in (1, 2, 3)]
+        # One session for the worker, however many requests it has served, and one for this process.
+        assert client.statistics()["sessions"] == 2
+        web.end()
+    until(lambda ask: ask.statistics()["sessions"] == 1, client)
+    assert client.lock("door").acquire(timeout=0)
+
+
+def _waits(client: ManagerClient, name: str) -> bool:
+    return any(row["waiting"] for row in client.objects(name))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_a_request_that_is_given_up_gives_up_its_place(home: Path, client: ManagerClient, loop: str) -> None:
+    """A worker that ends while its handlers wait leaves nothing behind, neither a place in line nor a lock."""
+    with Web(home, loop) as web:
+        grant = client.lock("door").acquire(timeout=0)
+        entering = [asyncio.create_task(web.get("/enter")) for _ in range(3)]
+        taking = asyncio.create_task(web.get("/take"))
+        while len(client.statistics(client.lock("door"))["waiters"]) < 3 or not _waits(client, "queue:jobs"):
+            await asyncio.sleep(0)
+        web.signal(signal.SIGKILL)
+        assert web.wait() == -signal.SIGKILL
+        await asyncio.wait([taking, *entering])
+        for task in (taking, *entering):
+            assert isinstance(task.exception(), AssertionError | OSError)
+    until(lambda ask: not ask.statistics(ask.lock("door"))["waiters"] and not _waits(ask, "queue:jobs"), client)
+    grant.release()
+    assert not client.lock("door").locked()
+    client.queue("jobs").put_nowait("a job")
+    assert client.queue("jobs").get_nowait() == "a job"
