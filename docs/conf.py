@@ -26,7 +26,7 @@ nitpick_ignore_regex = [
     # Names of the standard library have no page here: the build asks nothing of the network.
     ("py:.*", r"(?!registry).*"),
     # Nor have private names, and what is for type checkers only.
-    ("py:.*", r".*\._\w+.*|.*\.(T|T_co|Steps)"),
+    ("py:.*", r".*\._\w+.*|.*\.(R|T|T_co|Steps)"),
 ]
 
 autodoc_member_order = "bysource"

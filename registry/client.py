@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from registry._leaves import Handle
+    from registry._typed import FirstParty
     from registry.declarations import Interface, SharedObject, ValueType
+else:
+    FirstParty = object
 
 __all__ = ["ManagerClient", "connect"]
 
@@ -89,7 +92,7 @@ def connect(
     return client
 
 
-class ManagerClient:
+class ManagerClient(FirstParty):
     """Use the shared objects of a server: ``client.<typeid>(name)`` returns a proxy.
 
     Takes the arguments of `connect`. It does no I/O until it is first used.

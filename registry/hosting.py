@@ -84,7 +84,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from math import inf, isnan
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -108,6 +108,9 @@ __all__ = [
     "carry",
     "touch",
 ]
+
+
+R = TypeVar("R")
 
 
 class Steps(Protocol):
@@ -280,8 +283,11 @@ class Waiters:
     def __init__(self) -> None:
         self._queue: dict[int, Waiter] = {}
 
-    def wait(self, timeout: float | None = None, *, otherwise: object = None) -> Waiter:
-        """Make the call under way wait. The method must return what this returns.
+    def wait(self, timeout: float | None = None, *, otherwise: object = None) -> R:  # type: ignore[type-var]
+        """Make the call under way wait. The method must return what this returns, a `Waiter`.
+
+        For type checkers it is whatever the method gives to its callers, which is what `wake` is given: so that the
+        method is annotated with that, ``def take(self) -> int``.
 
         Args:
             timeout: Seconds until the call ends by itself. None waits until woken.
@@ -309,7 +315,7 @@ class Waiters:
         )
         self._admit(waiter)
         step.parked = waiter
-        return waiter
+        return waiter  # type: ignore[return-value]
 
     def wake(self, value: object = None) -> Waiter | None:
         """End the longest wait with `value` as its reply. Return the waiter, or None where nobody in reach waited."""

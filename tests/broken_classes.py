@@ -7,7 +7,7 @@ from collections.abc import Iterator, MutableMapping, MutableSequence, MutableSe
 from typing import Any
 
 from registry import SharedObject
-from registry.hosting import Grant, Waiter, Waiters, call
+from registry.hosting import Grant, Waiters, call
 
 
 class Mapping(MutableMapping[Any, Any]):
@@ -159,7 +159,7 @@ class Sticky:
         self.holder: Any = None
         self.waiters = Waiters()
 
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> Waiter | Grant:
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> Grant:
         if timeout is not None and timeout != -1 and (timeout < 0 or not blocking):
             raise ValueError("timeout")
         refusal = Grant(0, False, "somebody", 0.0)

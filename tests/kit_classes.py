@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import ManagerClient, SharedObject, hookimpl
-from registry.hosting import Owner, Waiter, Waiters, at, call
+from registry.hosting import Owner, Waiters, at, call
 
 
 class Seats:
@@ -20,7 +20,7 @@ class Seats:
         self.taken: dict[int, tuple[Owner, float]] = {}
         self.waiters = Waiters()
 
-    def take(self, timeout: float | None = None) -> Waiter | int:
+    def take(self, timeout: float | None = None) -> int:
         """Wait for a seat."""
         if not self.free:
             return self.waiters.wait(timeout)

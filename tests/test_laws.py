@@ -6,7 +6,7 @@ import pytest
 
 from registry import SharedObject
 from registry.testing.laws import LockLaws, MappingLaws, QueueLaws, SequenceLaws, SetLaws
-from registry_containers import DICT
+from registry_containers import DICT, LIST, SET
 from registry_queues import QUEUE
 from registry_sync import LOCK, RLOCK
 
@@ -25,12 +25,26 @@ class TestPlainDict(MappingLaws):
 
 
 class TestList(SequenceLaws):
+    """Our list."""
+
+    declaration = LIST
+
+
+class TestSet(SetLaws):
+    """Our set."""
+
+    declaration = SET
+
+
+@pytest.mark.once
+class TestPlainList(SequenceLaws):
     """A list of Python, shared as it is."""
 
     declaration = SharedObject("items", list)
 
 
-class TestSet(SetLaws):
+@pytest.mark.once
+class TestPlainSet(SetLaws):
     """A set of Python, shared as it is."""
 
     declaration = SharedObject("tags", set)

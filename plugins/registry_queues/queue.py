@@ -304,7 +304,7 @@ class Queue:
             return None
         if seconds == 0:
             raise queue.Full
-        waiter = self._putters.wait(seconds, otherwise=queue.Full())
+        waiter: Waiter = self._putters.wait(seconds, otherwise=queue.Full())
         self._offers[waiter.number] = values
         return waiter
 

@@ -75,7 +75,7 @@ class Permits:
             return self._give(step.owner, step.caller, expiry)
         if seconds == 0:
             return self._refusal()
-        waiter = self._waiters.wait(seconds, otherwise=self._refusal())
+        waiter: Waiter = self._waiters.wait(seconds, otherwise=self._refusal())
         if expiry is not None:
             self._terms[waiter.number] = expiry
         return waiter

@@ -225,7 +225,7 @@ class Condition(RLock):
         if timeout is not None and isnan(timeout):
             raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
         # It has no deadline of its own, since it is to have the lock when its time is up; see `due`.
-        waiter = self._waiting.wait(otherwise=LockLost(step.title, "the time for this call was up"))
+        waiter: Waiter = self._waiting.wait(otherwise=LockLost(step.title, "the time for this call was up"))
         deadline = None if timeout is None else step.now + timeout
         self._waits[waiter.number] = (self._notified, self._levels, self._numbers, 0, deadline, is_plain)
         if passing:

@@ -283,7 +283,7 @@ class RWLock:
     def _wait(self, mode: str, seconds: float | None) -> Waiter | Grant:
         if seconds == 0:
             return self._refusal()
-        waiter = self._line.wait(seconds, otherwise=self._refusal())
+        waiter: Waiter = self._line.wait(seconds, otherwise=self._refusal())
         self._wants[waiter.number] = mode
         return waiter
 

@@ -47,21 +47,23 @@ class Step(NamedTuple):
 
     method: str
     args: tuple[Any, ...] = ()
+    is_silent: bool = False  # what it returns is for the class to say
 
     def __call__(self, target: Any) -> Any:
         """Make it."""
         operation = _OPERATIONS.get(self.method)
         if operation is not None:
             return operation(target, *self.args)
-        return getattr(target, self.method)(*self.args)
+        result = getattr(target, self.method)(*self.args)
+        return None if self.is_silent else result
 
     def __repr__(self) -> str:
         return f"{self.method}({', '.join(map(repr, self.args))})"
 
 
-def step(method: str, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
+def step(method: str, *args: st.SearchStrategy[Any], is_silent: bool = False) -> st.SearchStrategy[Step]:
     """Return calls of a method with arguments like these."""
-    return st.tuples(*args).map(lambda drawn: Step(method, drawn))
+    return st.tuples(*args).map(lambda drawn: Step(method, drawn, is_silent))
 
 
 def needs(*methods: str) -> Callable[[F], F]:
