@@ -231,7 +231,7 @@ def test_the_commands_that_the_documents_name_are_there() -> None:
     for path in DOCUMENTS:
         for block in blocks(path.read_text(encoding="utf-8")):
             for _, command, _ in commands(block) if block.language == "console" else ():
-                named.update(re.findall(r"(?<![\w/.-])registry ([a-z]+)\b", command))
+                named.update(re.findall(r"(?<![\w/.-])registry ([a-z]+(?:-[a-z]+)*)\b", command))
     assert "serve" in named
     for word in sorted(named):
         done = python(ROOT, "-m", "registry", word, "--help")

@@ -45,7 +45,8 @@ def plugin_files() -> Iterator[Path]:
             yield from sorted(Path(place).rglob("*.py"))
 
 
-PACKAGE_FILES = sorted(PACKAGE.rglob("*.py"))
+# Where it is installed, the template of plugins lies in the package; it is a distribution of its own.
+PACKAGE_FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_template" not in path.parts)
 PLUGIN_FILES = list(plugin_files())
 PRODUCT_FILES = PACKAGE_FILES + PLUGIN_FILES
 # Tests that others inherit: what they say they say by `assert`, which pytest rewrites.

@@ -36,6 +36,7 @@ _COMMANDS = {
     "release": "_locks",
     "doctor": "_doctor",
     "plugins": "_plugins",
+    "new-plugin": "_new_plugin",
     "state": "_state",
     "demo": "_demo",
 }
@@ -52,7 +53,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = getattr(importlib.import_module(f"{__name__}.{_COMMANDS[cmd_name]}"), cmd_name)
+        module = importlib.import_module(f"{__name__}.{_COMMANDS[cmd_name]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
 
