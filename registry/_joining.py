@@ -106,6 +106,8 @@ class Joining(Line):
             self._attach(dialed, limit)
             self._broke = 0
         except BaseException as error:
+            if not self._known:
+                self._take_leave(dialed.transport)
             self._break(dialed.transport)
             if not is_gone(error):
                 raise
@@ -113,6 +115,13 @@ class Joining(Line):
             self._broke += 1
             if self._broke > 1:
                 self._pause(BACKOFF[min(self._broke, len(BACKOFF)) - 1])
+
+    def _take_leave(self, transport: Transport) -> None:
+        """Have the server forget a session that it may have begun, and that nobody here knows to have begun."""
+        try:
+            transport.send(_wire.pack(Kind.GOODBYE, b"", generation=self._generation))
+        except OSError:
+            pass  # it has not begun, or lives on its lease
 
     def _dial(self, limit: float, resume: bool) -> Dialed:
         """Connect, again and again while a resume may still find its server."""

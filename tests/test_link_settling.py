@@ -346,6 +346,25 @@ def test_a_call_of_a_lost_session_is_not_cancelled_in_the_next(give_up: str, hos
     assert [_codec.decode(frame.body) for frame in done] == [1, 2, 3, 4]
 
 
+def test_who_is_interrupted_while_attaching_has_no_session(host: Host) -> None:
+    """The server has begun one, and the interruption came before that was heard; the next attempt begins another."""
+
+    def interrupt() -> None:
+        raise Interruption
+
+    pipes = [Pipe(host), Pipe(host)]
+    pipes[0].before_reading.append(interrupt)
+    waiting = iter(pipes)
+    link = _link.Link(lambda deadline, resume: Dialed(next(waiting), Greeting(host.greeting, "x"), b"", True), "x")
+    with pytest.raises(Interruption):
+        link.ensure()
+    assert not host.clients
+    count = link.handle("counter", "c", NOTHING)
+    assert _codec.decode(link.call(count, "incr", NOTHING, about=About("counter:c")).body) == 1
+    link.close()
+    assert not host.clients
+
+
 def test_what_was_told_with_a_read_only_is_told_again_to_the_next_life(host: Host) -> None:
     """A lock has arrived while an older call waits. That was told with a read, and the server, which dies, knew it."""
     pipes: list[Pipe] = []
