@@ -154,7 +154,7 @@ class Link(Joining):
             try:
                 if not self._reading.acquire(True, left(deadline)):
                     raise CallTimeout("connect", self.timeout or 0.0, server=self.label)
-                if self._transport is None:
+                while self._transport is None:  # also where it was made, and has broken at once
                     self._connect(deadline)
             finally:
                 self._stop_leading()

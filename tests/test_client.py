@@ -15,6 +15,8 @@ from things import ALL, COOKIES, NOTES
 
 import registry.client
 from registry import ManagerClient, ManagerServer, connect
+from registry._connection import Connection
+from registry._wire import Frame, Kind
 from registry.errors import (
     AccessDenied,
     Closed,
@@ -57,6 +59,26 @@ def test_connect_raises_now(home: Path) -> None:
     with pytest.raises(ServerNotFound, match="No such file"):
         connect("unix:///nowhere/socket", KEY)
     assert not registry.client._links
+
+
+def test_connect_is_connected_when_it_returns(server: ManagerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that breaks before the session is on it is made again; if all do, that is said in time."""
+    take, cuts = Connection._take, [3]
+
+    def cut(self: Connection, frame: Frame) -> None:
+        if frame.kind == Kind.ATTACH and cuts[0]:
+            cuts[0] -= 1
+            self.abort()
+        else:
+            take(self, frame)
+
+    monkeypatch.setattr(Connection, "_take", cut)
+    with connect(server.url, KEY) as client:
+        assert not cuts[0]
+        assert client._home.link()._transport is not None
+    cuts[0] = -1
+    with pytest.raises(ServerNotFound):
+        connect(server.url, KEY, timeout=0.2)
 
 
 def test_a_wrong_key_has_no_effect(server: ManagerServer) -> None:
