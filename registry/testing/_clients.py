@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Final, ParamSpec, TypeVar
 
@@ -81,7 +82,7 @@ class Client:
         future = self.submit(function, *args, **kwargs)
         try:
             return future.result(PATIENCE)
-        except TimeoutError:
+        except (TimeoutError, futures.TimeoutError):  # two classes before Python 3.11
             if future.done():
                 raise  # the function's own
             name = getattr(function, "__qualname__", repr(function))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import weakref
@@ -246,7 +247,8 @@ class _Process:
         self._ask(json.dumps([verb, *arguments]))
 
     def stop(self) -> None:
-        """End it in order."""
+        """End it in order, even if it was paused."""
+        self.resume()
         self._say(json.dumps(["stop"]))
         try:
             status = self._process.wait(PATIENCE)
@@ -272,9 +274,8 @@ class _Process:
 
     def resume(self) -> None:
         """Let it go on."""
-        import signal
-
-        self._process.send_signal(signal.SIGCONT)
+        if sys.platform != "win32":
+            self._process.send_signal(signal.SIGCONT)
 
     def _ask(self, line: str) -> list[Any]:
         """Say something, and return the answer."""

@@ -152,6 +152,7 @@ class _Door(set[Any]):
         """Take one more."""
         super().add(connection)
         if self.is_shut:
+            connection._handshake = None  # nothing is said, so that there is nothing to answer before it is shown out
             connection._server._soon(connection.abort)
 
 
