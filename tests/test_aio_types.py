@@ -1,37 +1,49 @@
-"""What type checkers are told of awaited verbs is what the first-party types have; see also ``tests/typing``."""
+"""What type checkers are told of awaited verbs is what there is; see also ``tests/typing/awaited.py``."""
 
 from __future__ import annotations
 
-import inspect
+import ast
+from pathlib import Path
 from typing import Any
 
-import aio_types
 import pytest
+from test_typing import DECLARATIONS, GENERATOR
 
-from registry import aio
-from registry.aio import _typed
+import registry
+from registry import SharedObject, aio
 from registry.aio._proxies import Part
+from registry.proxies import proxy_class
+
+TOLD = Path(registry.__file__).parent / "aio" / "_typed.pyi"
+CLASSES = {
+    node.name: node for node in ast.parse(TOLD.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)
+}
 
 
-def test_the_file_is_what_the_declarations_make_of_it() -> None:
-    """``python tests/aio_types.py`` has been run since a first-party type was changed."""
-    assert aio_types.FILE.read_text(encoding="utf-8") == aio_types.render()
+def verbs(name: str) -> set[str]:
+    """Return the verbs of a class of the file."""
+    found = (node for node in CLASSES[name].body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {node.name for node in found if not node.name.startswith("_")}
 
 
-@pytest.mark.parametrize("declaration", aio_types.declarations(), ids=lambda declaration: declaration.typeid)
-def test_what_is_promised_is_there(declaration: Any) -> None:
-    """Each verb that a type checker lets pass exists when the program runs, and none is missing."""
-    verbs = {verb for verb, _, _ in aio_types.verbs(declaration)}
+def test_the_file_is_made_of_the_declarations() -> None:
+    """``python -m tests.typing.generate`` would write what is there, but for its layout."""
+    there = ast.dump(ast.parse(TOLD.read_text(encoding="utf-8")))
+    assert ast.dump(ast.parse(GENERATOR.generate_awaited())) == there
+
+
+@pytest.mark.parametrize("declaration", DECLARATIONS, ids=lambda declaration: declaration.typeid)
+def test_a_proxy_has_what_is_told(declaration: SharedObject[Any]) -> None:
+    """Neither more nor less: each verb that a checker lets pass exists when the program runs."""
     part = Part.__new__(Part)
     part.interface, part._names = declaration.interface, {}
-    part.cls = aio_types.proxy_class(declaration.interface)
-    assert sorted(verbs) == part.verbs()
-    assert all(part.name_of(verb) for verb in verbs)
-    typed = vars(getattr(_typed, declaration.factory.__name__))
-    assert {name for name, value in typed.items() if inspect.isfunction(value) and name[0] != "_"} == verbs
+    part.cls = proxy_class(declaration.interface)
+    told = verbs(GENERATOR.title(declaration))
+    assert sorted(told) == part.verbs()
+    assert all(part.name_of(verb) for verb in told)
 
 
-def test_none_of_it_is_run() -> None:
-    """The client has no attribute of these types but those that the server's table gives it."""
-    assert not hasattr(aio.ManagerClient, "dict")
+def test_clients_have_an_attribute_for_each_type() -> None:
+    """Those that are told, and no class at run time that somebody could see."""
+    assert verbs("FirstParty") == {declaration.typeid for declaration in DECLARATIONS}
     assert aio.ManagerClient.__mro__ == (aio.ManagerClient, object)

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from registry.aio._typed import Typed
+    from registry.aio._typed import FirstParty
     from registry.declarations import SharedObject
 else:
-    Typed = object
+    FirstParty = object
 
 __all__ = ["Grant", "ManagerClient", "connect"]
 
@@ -85,7 +85,7 @@ class Connecting:
         await self._client.close()
 
 
-class ManagerClient(Typed):
+class ManagerClient(FirstParty):
     """Use the shared objects of a server from asynchronous code: ``client.<typeid>(name)`` returns a proxy.
 
     Takes the arguments of `registry.connect`. It does no I/O until it is first used, so that a module may hold it, and

@@ -1,9 +1,9 @@
-"""Write ``registry/_typed.pyi``: what type checkers are told of the types of this package.
+"""Write ``registry/_typed.pyi`` and its twin in ``registry/aio``: what type checkers are told of our types.
 
     python -m tests.typing.generate
 
-It is made of the declarations of the first-party plugins, of the signatures of their classes, and of what the shapes
-make of these in a client. A test tells when it is to be made again.
+Each is made of the declarations of the first-party plugins, of the signatures of their classes, and of what the shapes
+make of these in a client. A test tells when they are to be made again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 
 import registry
 from registry import SharedObject
+from registry.declarations import DUNDERS
 from registry.proxies import SHAPES, Proxy
 
 PLUGINS = ("registry_containers", "registry_queues", "registry_sync")
 PLACE = Path(registry.__file__).with_name("_typed.pyi")
+AWAITED = PLACE.parent / "aio" / "_typed.pyi"
 
 HEAD = '''\
 """The types of this package, as type checkers see the proxies of a client. There is no such module at run time.
@@ -100,6 +102,73 @@ RESULTS = {
     ("queue", "get_many"): "list[Any]",
     ("queue", "put_many"): "None",
 }
+
+# The same for clients whose verbs are awaited, which have no bases: every verb stands here.
+AWAITED_HEAD = '''\
+"""The types of this package, as type checkers see the proxies of `registry.aio`. There is no such module at run time.
+
+Written by ``python -m tests.typing.generate``; a test compares it with the declarations of the plugins.
+"""
+
+from __future__ import annotations
+
+import builtins
+from abc import ABCMeta
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from registry.aio._proxies import Grant
+
+K = TypeVar("K")
+V = TypeVar("V")
+P = ParamSpec("P")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+
+class Entering(Coroutine[Any, Any, T_co], AbstractAsyncContextManager[T_co, None], metaclass=ABCMeta):
+    """A call to await, or a block to enter."""
+'''
+AWAITED_RESULTS = {
+    ("mapping", "__getitem__"): "V",
+    ("mapping", "__iter__"): "Iterator[K]",
+    ("mapping", "get"): "V | Any",
+    ("mapping", "items"): "Sequence[tuple[K, V]]",
+    ("mapping", "keys"): "Sequence[K]",
+    ("mapping", "pop"): "V | Any",
+    ("mapping", "popitem"): "tuple[K, V]",
+    ("mapping", "setdefault"): "V",
+    ("mapping", "values"): "Sequence[V]",
+    ("sequence", "__iter__"): "Iterator[V]",
+    ("sequence", "__reversed__"): "Iterator[V]",
+    ("sequence", "pop"): "V",
+    ("set", "__iter__"): "Iterator[V]",
+    ("set", "pop"): "V",
+}
+AWAITED_OTHERWISE = {
+    ("sequence", "getitem"): (
+        "@overload",
+        "async def getitem(self, index: int) -> V: ...",
+        "@overload",
+        "async def getitem(self, index: slice) -> list[V]: ...",
+    ),
+    ("sequence", "setitem"): (
+        "@overload",
+        "async def setitem(self, index: int, value: V) -> None: ...",
+        "@overload",
+        "async def setitem(self, index: slice, value: Iterable[V]) -> None: ...",
+    ),
+    ("mapping", "edit"): ("def edit(self, key: K) -> AbstractAsyncContextManager[V, None]: ...",),
+}
+AWAITED_GENERIC = {"mapping": "Generic[K, V]", "sequence": "Generic[V]", "set": "Generic[V]"}
+ENTERED = (
+    "async def __aenter__(self) -> Grant: ...",
+    "async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, "
+    "traceback: TracebackType | None) -> None: ...",
+    "def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]: ...",
+)
+BUILTINS = re.compile(r"\b(bool|bytes|dict|float|int|list|set|slice|str|tuple)\b")
 
 NOT_OF_USERS = frozenset({"__getattr__", "__init__", "__reduce__", "__copy__", "__deepcopy__", "__slots__", "__repr__"})
 
@@ -197,6 +266,62 @@ def seen(hint: Any, *, is_result: bool = False) -> Any:
     return re.sub(r"\bobject\b", "Any", hint) if is_result else hint
 
 
+def generate_awaited() -> str:
+    """Return the text of the file for `registry.aio`."""
+    parts = [AWAITED_HEAD]
+    for declaration in declarations():
+        parts.append("\n".join(awaited(declaration)))
+    parts.append("\n".join(map(qualified, mixin())))
+    return "\n\n".join(parts) + "\n"
+
+
+def awaited(declaration: SharedObject[Any]) -> Iterator[str]:
+    """Write the class of a type's proxies where their verbs are awaited."""
+    interface = declaration.interface
+    shape: Any = SHAPES[interface.shape]
+    base = AWAITED_GENERIC.get(interface.shape or "", "")
+    yield f"class {title(declaration)}{f'({base})' if base else ''}:"
+    yield f'    """{interface.doc}"""'
+    if hasattr(shape, "__enter__"):
+        yield from (f"    {line}" for line in ENTERED)
+    if interface.shape == "queue" or "__iter__" in interface.exposed:
+        member = {"mapping": "K", "sequence": "V", "set": "V"}.get(interface.shape or "", "Any")
+        yield f"    def __aiter__(self) -> AsyncIterator[{member}]: ..."
+    found = methods(declaration.factory, interface.exposed, shape, frozenset())
+    told = {name: function for name, function in found.items() if name in interface.exposed}
+    hides = any(BUILTINS.fullmatch(verb_of(name)) for name in told)
+    for name, function in sorted(told.items()):
+        for line in awaited_verb(interface.shape or "", name, function):
+            yield f"    {qualified(line) if hides else line}"
+
+
+def verb_of(name: str) -> str:
+    """Return how a method is called where it is awaited."""
+    return name.strip("_") if name in DUNDERS else name
+
+
+def awaited_verb(shape: str, name: str, function: Callable[..., Any]) -> Iterator[str]:
+    """Write a verb that is awaited, or gives a block."""
+    verb = verb_of(name)
+    if (shape, verb) in AWAITED_OTHERWISE:
+        yield from AWAITED_OTHERWISE[shape, verb]
+        return
+    text, _, result = signature(function, shape).rpartition(" -> ")
+    result = AWAITED_RESULTS.get((shape, name), result)
+    if result.startswith("AbstractContextManager"):
+        yield f"def {verb}{text} -> AbstractAsync{result.removeprefix('Abstract')}: ..."
+    elif result == "Grant":
+        yield f"def {verb}{text} -> Entering[Grant]: ..."
+    else:
+        yield f"async def {verb}{text} -> {result}: ..."
+
+
+def qualified(line: str) -> str:
+    """Return a line in which no verb hides a builtin: some are called `int`, `set` and `dict`."""
+    head, parenthesis, rest = line.partition("(")
+    return head + parenthesis + BUILTINS.sub(r"builtins.\1", rest)
+
+
 def mixin() -> Iterator[str]:
     """Write the attributes of clients."""
     yield "class FirstParty:"
@@ -212,14 +337,15 @@ def mixin() -> Iterator[str]:
         yield f'        """{declaration.interface.doc}"""'
 
 
-def formatted(text: str) -> str:
+def formatted(text: str, place: Path) -> str:
     """Return the text as all our files are formatted."""
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PLACE), "-"],
+        [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(place), "-"],
         input=text, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout
 
 
 if __name__ == "__main__":
-    PLACE.write_text(formatted(generate()), encoding="utf-8")
+    PLACE.write_text(formatted(generate(), PLACE), encoding="utf-8")
+    AWAITED.write_text(formatted(generate_awaited(), AWAITED), encoding="utf-8")
