@@ -181,7 +181,7 @@ def test_nobody_gets_through_for_a_while(server: Server, shared: ManagerClient) 
     with server.unreachable():
         found = client.submit(kit_classes.left)
         with pytest.raises(registry.errors.ServerNotFound):
-            ManagerClient(server.url, server.authkey, timeout=0.1).connect()
+            registry.connect(server.url, server.authkey, timeout=0.1)
         assert not found.done()
     assert found.result() == 0
     shared.seats("room").leave(seat)
