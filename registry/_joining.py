@@ -106,8 +106,6 @@ class Joining(Line):
             self._attach(dialed, limit)
             self._broke = 0
         except BaseException as error:
-            if not self._known:
-                self._take_leave(dialed.transport)
             self._break(dialed.transport)
             if not is_gone(error):
                 raise
@@ -173,7 +171,12 @@ class Joining(Line):
         )
         sent = clock()
         transport.send(_wire.pack(Kind.ATTACH, _wire.encode(hello), generation=self._generation))
-        answer = attached(transport, reader, limit, self.address)
+        try:
+            answer = attached(transport, reader, limit, self.address)
+        except BaseException:
+            if not self._known:
+                self._take_leave(transport)
+            raise
         if self._known and not answer.resumed:
             self._lose(StateLost, answer.reason)
             transport.close()
