@@ -12,6 +12,10 @@ A document is read from top to bottom, as a reader would try it:
   celery``. It is not run; it must be Python, and what it imports from us and from the other files be there;
 * blocks of any other language are not run.
 
+A document that makes a plugin is read in order: a file may have its folder in its name and takes the place of one that
+is there, and ``registry new-plugin``, ``cd``, ``pip install -e`` and ``pytest`` do what they do, but that an
+installation is only the path and the metadata that it leaves.
+
 Each runs in an interpreter of its own, with a server of its own, and any warning in it is an error.
 """
 
@@ -23,6 +27,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,7 +58,7 @@ class Block(NamedTuple):
     @property
     def file(self) -> str:
         """The name of the file that the block is, or an empty string."""
-        found = re.fullmatch(r"# ([\w.-]+\.py)", self.lines[0]) if self.lines else None
+        found = re.fullmatch(r"# ([\w./-]+\.py)", self.lines[0]) if self.lines else None
         return found[1] if found else ""
 
 
@@ -96,7 +101,7 @@ def commands(block: Block) -> Iterator[tuple[int, str, str]]:
         yield start, command, "\n".join(said)
 
 
-def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def python(directory: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a directory, as somebody would who has the product installed."""
     return subprocess.run(
         [sys.executable, *words],
@@ -104,7 +109,7 @@ def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, "PYTHONWARNINGS": "error"},
+        env={**os.environ, "PYTHONWARNINGS": "error", **environment},
     )
 
 
@@ -129,7 +134,52 @@ def missing(found: list[Block]) -> str:
     return "gevent" if "import gevent" in lines and importlib.util.find_spec("gevent") is None else ""
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def makes_a_plugin(path: Path) -> bool:
+    """Tell whether a document is to be read in order, in the directory of a plugin that it makes."""
+    return "\n$ registry new-plugin " in path.read_text(encoding="utf-8")
+
+
+def installed(directory: Path) -> None:
+    """Leave what ``pip install -e`` leaves of a plugin beside its path: where its entry point leads."""
+    text = (directory / "pyproject.toml").read_text(encoding="utf-8")
+    point = re.search(r'^\[project.entry-points.shared_registry\]\n(\w+) = "(\w+)"$', text, re.MULTILINE)
+    assert point is not None
+    metadata = directory / "src" / f"{point[1]}-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {point[1]}\nVersion: 0.1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[shared_registry]\n{point[1]} = {point[2]}\n")
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if makes_a_plugin(path)], ids=lambda path: path.name)
+def test_a_document_that_makes_a_plugin_runs(path: Path, home: Path, tmp_path: Path) -> None:
+    """Whoever does what it says, in its order, sees what it says."""
+    here, source = tmp_path, ""
+    shown = list(blocks(path.read_text(encoding="utf-8")))
+    try:
+        for block in shown:
+            if block.language == "python":
+                assert block.file, f"line {block.line} is no file"
+                (here / block.file).write_text(placed([block]), encoding="utf-8")
+            for line, command, said in commands(block) if block.language == "console" else ():
+                words = shlex.split(command)
+                if words[0] == "cd":
+                    here = here / words[1]
+                    continue
+                if words[:3] == ["pip", "install", "-e"]:
+                    installed(here)
+                    source = str(here / "src")
+                    continue
+                words = words[1:] if words[0] == "python" else ["-m", *words]
+                path_there = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
+                done = python(here, *words, PYTHONPATH=path_there, PYTHONDONTWRITEBYTECODE="1")
+                assert done.returncode == 0, f"line {line}:\n{done.stdout}{done.stderr}"
+                if not doctest.OutputChecker().check_output(said + "\n", done.stdout, COMPARED):
+                    pytest.fail(f"line {line}: not {said!r} but {done.stdout!r}", pytrace=False)
+    finally:
+        stop_servers(home)
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if not makes_a_plugin(path)], ids=lambda path: path.name)
 def test_a_document_runs(path: Path, home: Path, tmp_path: Path) -> None:
     """Everything that a document shows in Python does what the document says."""
     found = list(blocks(path.read_text(encoding="utf-8")))
