@@ -196,7 +196,7 @@ async def test_they_leak_nothing_on_a_connection_that_breaks(home: Path, seed: i
             wire.cut_no_more()
             wire.cut()
             await trouble.check(server)
-            assert wire.cuts > 5
+            assert wire.cuts >= size(2, 6)  # two of them for certain, the others after so many bytes
 
 
 @in_loop
