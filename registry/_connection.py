@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
                 self.drain()
             server.host.detach(self._attachment, server.now())
             if client is not None and client.key not in server.host.clients:
-                server.unwatch(client)
+                server.lifelines.unwatch(client)
         if server._loop is not None:
             server.flush()
 
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
         client = attachment.client
         self._server.stamp()
         if client is not None and self._pidfd is not None:
-            self._server.watch(client, self._pidfd)
+            self._server.lifelines.watch(client, self._pidfd)
             self._pidfd = None
         if client is not None and client.generation == 1:
             log.info("session of %s began", client.label)

@@ -7,44 +7,42 @@ answers tells which it is (`_auth`). A native client's frames go to the `Host`, 
 Life of a native call: bytes arrive in `Connection.data_received`, are cut into frames, at most 8 or one millisecond
 of them in a turn, and go through `Host.receive` into the engine; the outputs of the turn leave in one write for each
 connection. A process that ends is noticed by its pidfd: what it had sent is read to the end, then its session ends.
-
-Leases. While any session lives on one, a timer ticks. A tick that comes late tells that the loop, the process or the
-machine has stood still, which is credited to every lease. Leases are judged two turns later: the loop may run timers
-before it looks at its sockets, so that the heartbeats of all clients may still lie there when the timer runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import platform
-import signal
 import socket
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry import __version__, _addresses, _peers, _plugins, _shelf, _words
 from registry._addresses import Place
-from registry._attachments import Attachment, Client, Identity
+from registry._attachments import Client, Identity
 from registry._connection import Connection
 from registry._door import Door, weakness
 from registry._durability import Durability
 from registry._host import Host
+from registry._lifelines import Lifelines
+from registry._listening import listen_tcp, listen_unix
 from registry._log import Recovered
+from registry._process import garbage_spared, new_loop, signals_taken
+from registry._pulse import Pulse, is_behind
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
 from registry.errors import AccessDenied
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -52,11 +50,8 @@ __all__ = ["ManagerServer"]
 
 log = logging.getLogger("registry")
 
-STALL = 0.1  # seconds by which a timer is late when the loop, or the machine, has stood still
-TICK = 0.5  # seconds between two looks at the leases, or a tenth of a lease
 FRESHNESS = 1.0  # seconds between two looks at the files of the plugins
 IDLE_CHECK = 60.0
-SPARING = 1000  # collections of the second generation between two of everything, see `_garbage_spared`
 
 
 class ManagerServer:
@@ -134,12 +129,10 @@ class ManagerServer:
         self._stop: asyncio.Event | None = None
         self._stopped = threading.Event()
         self._connections: set[Connection] = set()
-        self._watched: dict[bytes, int] = {}
+        self.lifelines = Lifelines(self._process_ended)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._ticking = False
-        self._ticked = 0.0
-        self._recalled: dict[bytes, int] = {}
+        self._pulse: Pulse | None = None
         self._freshness = (0.0, "")
         self._idle_since: float | None = None
         self._offset = time.time() - time.monotonic()
@@ -166,7 +159,9 @@ class ManagerServer:
             return
         since = time.time()
         if self._address.kind == "tcp":
-            self._listener = self._listen_tcp()
+            self._listener = listen_tcp(self._address)
+            if not self._address.port:
+                self._address = _addresses.parse((self._address.host or "", self._listener.getsockname()[1]))
         place = Place(self._address, self._directory)
         try:
             place.ensure()
@@ -183,7 +178,7 @@ class ManagerServer:
                 self._durability.begin(epoch, life)
             self._words = _words.begin(str(place.directory), epoch <= 1, log.info)
             if self._listener is None:
-                self._listener = _listen_unix(Path(self._address.path or ""), self.gid)
+                self._listener = listen_unix(Path(self._address.path or ""), self.gid)
             if self._lock is not None:
                 self._lock.write_info(self._info(since))
         except BaseException:
@@ -237,12 +232,12 @@ class ManagerServer:
         durability = self._durability
         try:
             # On a thread of somebody's process the collector is not ours to tell.
-            with _garbage_spared() if self._thread is None else nullcontext():
-                self._loop = loop = _new_loop()
+            with garbage_spared() if self._thread is None else nullcontext():
+                self._loop = loop = new_loop()
                 try:
                     loop.run_until_complete(self._serve(loop))
                 finally:
-                    self._loop = None
+                    self._loop = self._pulse = None
                     loop.close()
                 if durability is not None:
                     durability.finish()
@@ -315,24 +310,6 @@ class ManagerServer:
         self.stop()
 
     # -- getting ready
-
-    def _listen_tcp(self) -> socket.socket:
-        host, port = self._address.host or "", self._address.port or 0
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            if os.name == "posix":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            listener.listen(1024)
-        except OSError as error:
-            listener.close()
-            raise OSError(
-                error.errno, f"cannot listen at {self.url}: {error.strerror}; is a server running there already?"
-            ) from error
-        if port == 0:
-            self._address = _addresses.parse((host, listener.getsockname()[1]))
-        return listener
 
     def _take_lock(self, place: Place) -> None:
         lock = _addresses.ServerLock(place.lock)
@@ -413,8 +390,8 @@ class ManagerServer:
                 log.info("process of %s has ended while the server was down", client.label)
                 self.host.end(client, self.now())
             elif pidfd is not None:
-                self._recalled[client.key] = pidfd
-        self.stock.recall(self._recalled)
+                self.lifelines.watch(client, pidfd)
+        self.stock.recall(self.lifelines)
 
     def _cannot_go_on(self) -> None:
         """Answer nobody any more: what was not acknowledged may be lost, and clients are to find that out."""
@@ -425,6 +402,7 @@ class ManagerServer:
     def _release(self) -> None:
         """Let go of the address."""
         _servers.discard(self)
+        self.lifelines.end()
         durability, self._durability = self._durability, None
         if durability is not None:
             durability.release()
@@ -461,34 +439,39 @@ class ManagerServer:
         return self._offset + time.monotonic()
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._stop = asyncio.Event()
-        restore = self._take_signals(loop)
         if self._listener is None:
             raise RuntimeError("this server has been stopped")
-        make = loop.create_unix_server if self._address.kind == "unix" else loop.create_server
+        self._stop = asyncio.Event()
         self._accepting = self._listener.dup()
-        for key, pidfd in self._recalled.items():
-            self.watch(self.host.clients[key], pidfd)
-        self._recalled = {}
+        with signals_taken(loop, self._begin_stop):
+            await self._serve_until(self._stop, loop, self._accepting)
+        log.info("stopped %s", self.url)
+
+    async def _serve_until(
+        self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop, accepting: socket.socket
+    ) -> None:
+        make = loop.create_unix_server if self._address.kind == "unix" else loop.create_server
+        self.lifelines.begin(loop)
+        self._pulse = Pulse(loop, self.host, self.now, self._judge)
         durability = self._durability
         acceptor = None
         try:
             if durability is not None:
-                await durability.serve(self.host, self._stop)
-            acceptor = await make(lambda: Connection(self), sock=self._accepting)
+                await durability.serve(self.host, stop)
+            acceptor = await make(lambda: Connection(self), sock=accepting)
             log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
             if self.on_ready is not None:
                 self.on_ready()
             if self.idle_limit is not None:
                 loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
-            await self._stop.wait()
+            await stop.wait()
         finally:
             if self.on_stopping is not None:
                 self.on_stopping()
             if acceptor is not None:
                 acceptor.close()
             else:
-                self._accepting.close()
+                accepting.close()
             if durability is None:
                 self.host.drain("the server was stopped")  # else they come back, and wait on
             self.flush()
@@ -501,40 +484,7 @@ class ManagerServer:
                 if not self._connections:
                     break
                 await asyncio.sleep(0.01)
-            for pidfd in self._watched.values():
-                loop.remove_reader(pidfd)
-                os.close(pidfd)
-            self._watched.clear()
-            restore()
-            log.info("stopped %s", self.url)
-
-    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-        """Make SIGINT and SIGTERM drain the server instead of raising in the middle of a step."""
-        if threading.current_thread() is not threading.main_thread():
-            return lambda: None
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        # What was ignored stays so, as under nohup: Ctrl-C does not end the server of a manager.
-        before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-
-        def drain(number: int, frame: FrameType | None = None) -> None:
-            log.info("stopping on %s", signal.Signals(number).name)
-            loop.call_soon_threadsafe(self._begin_stop)
-
-        for number in before:
-            try:
-                loop.add_signal_handler(number, drain, number)
-            except NotImplementedError:  # Windows
-                signal.signal(number, drain)
-
-        def restore() -> None:
-            for number, handler in before.items():
-                try:
-                    loop.remove_signal_handler(number)
-                except NotImplementedError:
-                    pass
-                signal.signal(number, handler)
-
-        return restore
+            self.lifelines.end()
 
     def _begin_stop(self) -> None:
         if self._stop is not None:
@@ -595,8 +545,8 @@ class ManagerServer:
                 sink.write_all(outbox)
             outbox.clear()
         dirty.clear()
-        if not self._ticking and host.believes:
-            self._tick()
+        if self._pulse is not None and not self._pulse.is_ticking and host.believes:
+            self._pulse.tick()
         if host.engine.deadlines.heap:
             self._set_timer(host.engine.next_due())
 
@@ -625,44 +575,28 @@ class ManagerServer:
             self._is_stamping = True
             self._loop.call_later(_words.PERIOD, self._stamp_again)
 
-    # -- leases
-
-    def _tick(self) -> None:
-        """Look at the leases again in a while."""
-        self._ticking = False
-        if self._loop is not None and self.host.believes:
-            self._ticking = True
-            self._ticked = _boot_time()
-            self._loop.call_later(self._period, self._on_tick)
-
-    @property
-    def _period(self) -> float:
-        return min(TICK, self.lease / 10)
-
-    def _on_tick(self) -> None:
-        self._credit_stall(self._period)
-        if self._loop is not None:
-            # uvloop runs this before it looks at the sockets, and what this asks for too.
-            self._loop.call_soon(self._loop.call_soon, self._judge)
-
-    def _credit_stall(self, expected: float) -> None:
-        """Look whether more time than expected has gone by since the last look, in which nobody could be heard."""
-        now = _boot_time()
-        passed, self._ticked = now - self._ticked, now
-        if passed - expected > STALL:
-            log.warning("stood still for %.1f s, which is credited to every lease", passed - expected)
-            self.host.credit(passed, self.now())
+    # -- sessions that end by themselves
 
     def _judge(self) -> None:
         """End the sessions whose lease has run out; all that had come from them has been taken."""
-        self._credit_stall(0.0)
-        for client, attachment in self.host.judge(self.now(), _is_behind):
+        for client, attachment in self.host.judge(self.now(), is_behind):
             log.info("the lease of %s has run out", client.label)
-            self.unwatch(client)
+            self.lifelines.unwatch(client)
             if attachment is not None and attachment.sink is not None:
                 attachment.sink.abort()
-        self._tick()
         self.flush()
+
+    def _process_ended(self, client: Client) -> None:
+        attachment = client.attachment
+        sink = attachment.sink if attachment is not None else None
+        if sink is not None:
+            sink.drain()
+        if client.key in self.host.clients:
+            log.info("process of %s has ended", client.label)
+        self.host.end(client, self.now())
+        self.flush()
+        if sink is not None:
+            sink.end()  # a child may hold the other end; nothing that it sends there is its own
 
     def _check_idle(self) -> None:
         """Stop a server that was started on demand, once it has had nothing to do for `idle_limit`."""
@@ -691,40 +625,10 @@ class ManagerServer:
             text = f"{self._address.label} runs other versions of {', '.join(other)} than this process"
         return f'{text}; "registry restart -a {self._address.label}" loads the new code' if text else ""
 
-    # -- processes
-
-    def watch(self, client: Client, pidfd: int) -> None:
-        """End a session in the moment in which its process ends. Takes over the pidfd."""
-        if client.key in self._watched or self._loop is None:
-            os.close(pidfd)
-            return
-        self._watched[client.key] = pidfd
-        self._loop.add_reader(pidfd, self._process_ended, client)
-
-    def unwatch(self, client: Client) -> None:
-        """Stop watching the process of a session that has ended otherwise."""
-        pidfd = self._watched.pop(client.key, None)
-        if pidfd is not None and self._loop is not None:
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-
-    def _process_ended(self, client: Client) -> None:
-        self.unwatch(client)
-        attachment = client.attachment
-        sink = attachment.sink if attachment is not None else None
-        if sink is not None:
-            sink.drain()
-        if client.key in self.host.clients:
-            log.info("process of %s has ended", client.label)
-        self.host.end(client, self.now())
-        self.flush()
-        if sink is not None:
-            sink.end()  # a child may hold the other end; nothing that it sends there is its own
-
     def close_inherited(self) -> None:
         """In a forked child: let go of what belongs to the server of the parent."""
         numbers = [connection.fileno() for connection in self._connections]
-        numbers += self._watched.values()
+        numbers += self.lifelines.forget()
         if self._accepting is not None:
             numbers.append(self._accepting.fileno())
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -734,7 +638,6 @@ class ManagerServer:
                 os.dup2(nothing, number, inheritable=False)
         os.close(nothing)
         self._connections.clear()
-        self._watched.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -752,68 +655,6 @@ class ManagerServer:
             self._words = None
         self._loop = None
         self._thread = None
-
-
-def _is_behind(attachment: Attachment) -> bool:
-    """Tell whether a connection has brought what has not been taken yet."""
-    connection: Connection | None = attachment.sink
-    return connection is not None and connection.is_behind
-
-
-def _boot_time() -> float:
-    """Return seconds that go on while the machine is suspended, where the system counts them."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _listen_unix(path: Path, gid: int | None = None) -> socket.socket:
-    """Bind a unix socket; the lock says that a left-over one is nobody's.
-
-    Args:
-        path: Where.
-        gid: The group whose members may connect; None: only this user can.
-    """
-    if not hasattr(socket, "AF_UNIX"):
-        raise OSError("this system has no unix sockets; serve tcp://127.0.0.1:PORT")
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        path.chmod(0o600)
-        if gid is not None:
-            _addresses.give(str(path), gid, 0o660)
-        listener.listen(1024)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-@contextmanager
-def _garbage_spared() -> Iterator[None]:
-    """Keep the collector of cyclic garbage from looking at all that is held, which stops a large server.
-
-    What was recovered is never looked at. What has been made since, and has outlived two collections, is looked at once
-    in some millions of new objects, not in 70,000: the server itself makes no cycles, so that only those of hosted
-    classes wait for it.
-    """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(before[0], before[1], SPARING)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop: uvloop's where it is installed, since round trips are most of what we do."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
 
 
 _servers: weakref.WeakSet[ManagerServer] = weakref.WeakSet()

@@ -168,7 +168,7 @@ def test_a_server_that_cannot_run_says_so(home: Path, monkeypatch: pytest.Monkey
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_new_loop", broken)
+        patched.setattr(module, "new_loop", broken)
         with pytest.raises(OSError, match="Too many open files"):
             ManagerServer("here", KEY).start()
     with ManagerServer("here", KEY):
@@ -361,12 +361,12 @@ os.kill(os.getpid(), 9)
         assert len(client.notes("n").all()) == 301
 
 
-@pytest.mark.parametrize("loop", [module._new_loop, asyncio.new_event_loop], ids=["installed", "asyncio"])
+@pytest.mark.parametrize("loop", [module.new_loop, asyncio.new_event_loop], ids=["installed", "asyncio"])
 def test_last_words_of_a_peer_that_does_not_read_are_heard(
     home: Path, monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     """Where reading was paused because a peer does not read, what it has sent counts when writing to it fails."""
-    monkeypatch.setattr(module, "_new_loop", loop)
+    monkeypatch.setattr(module, "new_loop", loop)
     with ManagerServer("here", KEY, plugins=ALL) as server, connect("here", KEY) as client:
         notes, lock = client.notes("n"), client.lock("l")
         notes.add("first")

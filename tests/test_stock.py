@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from registry import ManagerServer, SharedObject, _image, connect
 from registry._attachments import Client, Identity
 from registry._host import Host
+from registry._lifelines import Lifelines
 from registry._peers import Peer
 from registry._stock import LARGEST, STOCK_GRACE, StockConnection, StockSessions
 from registry._stock._messages import BadMessage, cut, frame
@@ -78,6 +79,14 @@ SLEEPER = SharedObject("sleeper", Sleeper, threaded=True)
 TYPES = [DICT, COUNTER, QUEUE, LOCK, RLOCK, JAR, BOARD]
 
 
+class Unwatched(Lifelines):
+    """Processes that are none."""
+
+    def watch(self, client: Client, pidfd: int) -> None:
+        """Let go of what is no pidfd."""
+        os.close(pidfd)
+
+
 class Server:
     """A server without sockets, whose clock stands still until it is moved."""
 
@@ -88,7 +97,7 @@ class Server:
         self.url = "unix:///run/ours/socket"
         self.time = START
         self.stopping = False
-        self.watched: set[bytes] = set()
+        self.lifelines = Unwatched(lambda client: None)
         identity = Identity(self.url, "ours", 1, START, "here", "0", "3", 1, b"life", {})
         declarations = {t.typeid: t for t in TYPES}
         engine = _image.restore(declarations, image) if image is not None else None
@@ -98,11 +107,6 @@ class Server:
     def now(self) -> float:
         """Return the time."""
         return self.time
-
-    def watch(self, client: Client, pidfd: int) -> None:
-        """Note that a process is watched."""
-        os.close(pidfd)
-        self.watched.add(client.key)
 
     def _begin_stop(self) -> None:
         self.stopping = True

@@ -16,6 +16,7 @@ from registry._attachments import Attachment, Client, Target
 from registry._events import Call, Output
 from registry._host import Host
 from registry._leaves import Caller
+from registry._lifelines import Lifelines
 from registry._objects import NO_ARGUMENTS
 from registry._peers import Peer
 from registry._stock._connection import StockConnection
@@ -37,13 +38,13 @@ class Server(Protocol):
     host: Host
     authkey: bytes
     trust: Any
+    lifelines: Lifelines
 
     @property
     def address(self) -> str | tuple[str, int]: ...
     @property
     def url(self) -> str: ...
     def now(self) -> float: ...
-    def watch(self, client: Client, pidfd: int) -> None: ...
     def _begin_stop(self) -> None: ...
 
 
@@ -320,7 +321,7 @@ class StockSessions:
                 peer, pidfd = found
         if peer.pid is not None and pidfd is not None:
             session = self._of_process(peer, connection.domain)
-            self.server.watch(session.client, pidfd)
+            self.server.lifelines.watch(session.client, pidfd)
         else:
             if pidfd is not None:
                 os.close(pidfd)

@@ -19,9 +19,10 @@ from typing import Any, Final
 import attrs
 
 from registry import _plugins
+from registry._pulse import is_behind
 from registry.declarations import SharedObject
 from registry.errors import PluginError
-from registry.server import ManagerServer, _is_behind
+from registry.server import ManagerServer
 from registry.testing import _where
 from registry.testing._where import Declared
 
@@ -118,8 +119,8 @@ class Tame(ManagerServer):
             for client in self.host.clients.values():
                 if client.attachment is not None:
                     client.heard += seconds  # who is connected has been heard all the while
-            for client, _ in self.host.judge(self.now(), _is_behind):
-                self.unwatch(client)
+            for client, _ in self.host.judge(self.now(), is_behind):
+                self.lifelines.unwatch(client)
             if self._timer is not None:
                 self._timer.cancel()  # it was set by the time before
                 self._timer = None
