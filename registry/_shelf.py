@@ -15,6 +15,10 @@ and to the replies that hold it, while those who have mapped it go on. It does n
 shelf goes with the server; one whose server was killed is swept by the next that starts, which can tell by the lock on
 the directory.
 
+New pages cost several times as much as to copy into those that are there. So a file of moderate size that nobody has
+open or mapped any more, which a write lease tells, goes to a third room, ``spare``, and whoever writes next takes it
+from there. What is to become bytes in any case is read and not mapped, into those that the reader gets.
+
 Where there is no tmpfs, or not enough room on it, values go through the socket.
 """
 
@@ -30,6 +34,8 @@ from typing import TYPE_CHECKING, Any, Final
 if sys.platform != "win32":
     import fcntl
 
+from registry import _codec
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,6 +48,11 @@ LARGE: Final = 256 * 1024
 SMALL_TMPFS: Final = 256 * 1024 * 1024
 
 ROOT: Final = "/dev/shm"
+
+#: Up to how many bytes a file is written anew when nobody needs it any more.
+MODERATE: Final = 4 * 1024 * 1024
+
+SPARE: Final = 2  # files of each size, by powers of two, that wait to be written anew
 
 _PIECES_AT_ONCE = 256
 _NAME = re.compile("[0-9a-z-]{1,80}")
@@ -56,13 +67,16 @@ class Mapped(mmap.mmap):
 
     path = ""
     pid = 0
+    shelf: Shelf
 
     def __del__(self) -> None:
         if self.path and self.pid == os.getpid():
+            length = len(self)
             try:
-                os.unlink(self.path)
-            except OSError:
-                pass  # the shelf is gone already
+                self.close()
+            except BufferError:
+                pass  # at the end of the interpreter a view of it may live on
+            self.shelf.retire(self.path, length)
 
 
 class Shelf:
@@ -77,6 +91,8 @@ class Shelf:
         self.path = path
         self._lock = lock
         self._count = 0
+        self._spared = 0
+        self._is_sparing = _tells_of_readers(os.path.join(path, "out", "probe"))
         self.size = _size(path)
 
     @staticmethod
@@ -97,7 +113,7 @@ class Shelf:
             lock = os.open(path + ".new", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for room in ("in", "out"):
+                for room in ("in", "out", "spare"):
                     os.mkdir(os.path.join(path + ".new", room), 0o700)
                 os.rename(path + ".new", path)
                 return Shelf(path, lock)
@@ -139,8 +155,26 @@ class Shelf:
             mapped = Mapped(descriptor, length, prot=mmap.PROT_READ)
         finally:
             os.close(descriptor)
-        mapped.path, mapped.pid = path, os.getpid()
+        mapped.path, mapped.pid, mapped.shelf = path, os.getpid(), self
         return memoryview(mapped)
+
+    def retire(self, path: str, length: int) -> None:
+        """Take away the name of a file that is not needed; keep it for whoever writes next if nobody has it open."""
+        try:
+            if self._is_sparing and LARGE <= length <= MODERATE:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    if _is_alone(descriptor):
+                        os.fchmod(descriptor, 0o600)
+                        self._spared += 1
+                        # In the place of the oldest of its size, if that was not needed.
+                        os.rename(path, _spare(self.path, length, self._spared % SPARE))
+                        return
+                finally:
+                    os.close(descriptor)
+            os.unlink(path)
+        except OSError:
+            pass  # the shelf is gone already
 
     @staticmethod
     def name_of(buffer: object) -> str:
@@ -196,15 +230,13 @@ def put(path: str, name: str, pieces: Sequence[Buffer]) -> bool:
     """
     length = sum(map(len, pieces))
     target = os.path.join(path, "in", name)
-    try:
-        room = os.statvfs(path)
-        if length > room.f_bavail * room.f_frsize // 2:
-            return False
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError:
+    descriptor = _begin(path, target, length)
+    if descriptor is None:
         return False
     whole = False
     try:
+        if os.fstat(descriptor).st_size > length:
+            os.ftruncate(descriptor, length)
         for start in range(0, len(pieces), _PIECES_AT_ONCE):
             _write(descriptor, pieces[start : start + _PIECES_AT_ONCE])
         whole = True
@@ -217,8 +249,26 @@ def put(path: str, name: str, pieces: Sequence[Buffer]) -> bool:
     return whole
 
 
-def get(path: str, name: str, length: int) -> memoryview:
-    """Map a file that the server has told of; what it holds cannot be written.
+def _begin(path: str, target: str, length: int) -> int | None:
+    """Open a file to write, one that was written before if there is any of that size; None if there is no room."""
+    if length <= MODERATE:
+        for slot in range(SPARE):
+            try:
+                os.rename(_spare(path, length, slot), target)
+                return os.open(target, os.O_WRONLY | os.O_NOFOLLOW)
+            except OSError:
+                pass
+    try:
+        room = os.statvfs(path)
+        if length > room.f_bavail * room.f_frsize // 2:
+            return None
+        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+
+
+def get(path: str, name: str, length: int) -> memoryview | _codec.Pieces:
+    """Return the content of a file that the server has told of: mapped, or of the encoding of bytes these bytes.
 
     Raises:
         Unusable: it cannot be opened, or is not as it was told.
@@ -228,6 +278,9 @@ def get(path: str, name: str, length: int) -> memoryview:
         try:
             if os.fstat(descriptor).st_size != length:
                 raise Unusable(f"{name}: it is no file of {length} bytes")
+            head = os.pread(descriptor, _codec.BYTES_HEAD, 0)
+            if head == _codec.head_of_bytes(length - len(head)):
+                return _codec.Pieces((head, _read(descriptor, len(head), length)))
             return memoryview(mmap.mmap(descriptor, length, prot=mmap.PROT_READ))
         finally:
             os.close(descriptor)
@@ -245,14 +298,61 @@ def _write(descriptor: int, pieces: Sequence[Any]) -> None:
             rest[0] = rest[0][written:]
 
 
+def _read(descriptor: int, start: int, end: int) -> bytes:
+    content = os.pread(descriptor, end - start, start)  # all at once but for signals, and beyond 2 GB
+    while start + len(content) < end:
+        more = os.pread(descriptor, end - start - len(content), start + len(content))
+        if not more:
+            raise Unusable("it became shorter while it was read")
+        content += more
+    return content
+
+
+def _spare(path: str, length: int, slot: int) -> str:
+    """Return where a file waits that can take so many bytes."""
+    return os.path.join(path, "spare", f"{(length - 1).bit_length()}-{slot}")
+
+
 def _is_settled(descriptor: int) -> bool:
     """Tell whether nobody has a file open for writing, which nobody can open for that any more."""
+    return _can_lease(descriptor, fcntl.F_RDLCK)
+
+
+def _is_alone(descriptor: int) -> bool:
+    """Tell whether nobody has a file open, nor mapped, but by this descriptor."""
+    return _can_lease(descriptor, fcntl.F_WRLCK)
+
+
+def _can_lease(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, kind)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:
         return False
     return True
+
+
+def _tells_of_readers(path: str) -> bool:
+    """Tell whether this kernel gives a write lease only on a file that nobody has mapped."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
+        return False
+    try:
+        os.write(descriptor, b"mapped")
+        mapped = mmap.mmap(descriptor, 6, prot=mmap.PROT_READ)
+    except (OSError, ValueError):
+        return False
+    finally:
+        os.close(descriptor)
+        reader = os.open(path, os.O_RDONLY)
+        os.unlink(path)
+    try:
+        was_alone = _is_alone(reader)
+        mapped.close()
+        return not was_alone and _is_alone(reader)
+    finally:
+        os.close(reader)
 
 
 def _copied(descriptor: int, path: str, length: int) -> int:

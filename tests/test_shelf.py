@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import _shelf
+from registry import _codec, _shelf
+from registry._leaves import Carried
 from registry._shelf import Shelf, Unusable
 
 if sys.platform != "linux":
@@ -66,6 +67,98 @@ def test_a_file_goes_with_the_last_reference(shelf: Shelf) -> None:
     assert reader == b"x" * 10_000
     with pytest.raises(TypeError):
         reader[0] = 1
+
+
+def store(shelf: Shelf, name: str, content: bytes) -> memoryview:
+    """Have the server take what a client writes."""
+    assert _shelf.put(shelf.path, name, [content])
+    return shelf.take(name, len(content))
+
+
+def file_of(shelf: Shelf, view: memoryview) -> int:
+    """Return the number of the file that holds a value."""
+    return os.stat(os.path.join(shelf.path, "out", shelf.name_of(view))).st_ino
+
+
+def test_a_file_that_nobody_needs_is_written_anew(shelf: Shelf) -> None:
+    """The next value of about that size is in the same file, whether it is shorter or longer."""
+    size = 2 * _shelf.LARGE
+    view = store(shelf, "a-1", b"1" * size)
+    number = file_of(shelf, view)
+    for content in (b"2" * (size - 1000), b"3" * size, b"4" * (size // 2 + 1)):
+        del view
+        assert len(names(shelf, "spare")) == 1
+        assert names(shelf, "out") == []
+        view = store(shelf, "a-1", content)
+        assert names(shelf, "spare") == []
+        assert file_of(shelf, view) == number
+        assert view == content
+
+
+def test_a_file_that_somebody_has_mapped_is_not(shelf: Shelf) -> None:
+    """A reader goes on with what it has mapped, and nobody writes there."""
+    content = b"1" * _shelf.LARGE
+    view = store(shelf, "a-1", content)
+    reader = _shelf.get(shelf.path, shelf.name_of(view), len(content))
+    del view
+    assert names(shelf, "spare") == names(shelf, "out") == []
+    store(shelf, "a-2", b"2" * _shelf.LARGE)
+    assert reader == content
+
+
+def test_so_is_one_that_a_child_of_the_reader_has_mapped(shelf: Shelf) -> None:
+    """A fork takes the mapping along."""
+    content = b"1" * _shelf.LARGE
+    view = store(shelf, "a-1", content)
+    reader = _shelf.get(shelf.path, shelf.name_of(view), len(content))
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(theirs)
+        os.read(ours, 1)
+        os._exit(0 if reader == content else 1)
+    os.close(ours)
+    del reader, view
+    assert names(shelf, "spare") == []
+    store(shelf, "a-2", b"2" * _shelf.LARGE)
+    os.close(theirs)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_few_files_are_spared(shelf: Shelf) -> None:
+    """Of each size two, and none that is small or very large."""
+    views = [store(shelf, f"a-{n}", bytes([n]) * _shelf.LARGE) for n in range(5)]
+    views.append(store(shelf, "small", b"s" * (_shelf.LARGE - 1)))
+    views.append(store(shelf, "huge", b"h" * (_shelf.MODERATE + 1)))
+    del views
+    assert len(names(shelf, "spare")) == _shelf.SPARE
+    assert names(shelf, "out") == []
+
+
+def test_no_file_is_spared_where_the_kernel_does_not_tell(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that gives a lease on what is mapped, or none at all, has its files removed."""
+    for answer in (True, False):
+        monkeypatch.setattr(_shelf, "_is_alone", lambda descriptor, answer=answer: answer)
+        shelf = Shelf.open(root)
+        assert shelf is not None
+        view = store(shelf, "a-1", b"1" * _shelf.LARGE)
+        del view
+        assert names(shelf, "spare") == names(shelf, "out") == []
+        shelf.close()
+
+
+def test_bytes_are_read_into_those_that_the_reader_gets(shelf: Shelf) -> None:
+    """Nothing copies them again; what only begins like the encoding of bytes is mapped like all else."""
+    content = os.urandom(_shelf.LARGE)
+    encoding = _codec.head_of_bytes(len(content)) + content
+    view = store(shelf, "a-1", encoding)
+    pieces = _shelf.get(shelf.path, shelf.name_of(view), len(encoding))
+    assert isinstance(pieces, _codec.Pieces)
+    assert bytes(pieces) == encoding
+    assert _codec.decode_carried(Carried(pieces)) is pieces.parts[1]  # type: ignore[arg-type]
+    assert pieces.parts[1] == content
+    longer = store(shelf, "a-2", encoding + b"more")
+    assert isinstance(_shelf.get(shelf.path, shelf.name_of(longer), len(longer)), memoryview)
 
 
 def test_a_file_that_somebody_can_still_write_is_copied(shelf: Shelf) -> None:

@@ -71,7 +71,7 @@ from .._leaves import Carried, Grant, Parts, pack_scalar
 from ..errors import NotShareable
 from . import _bulk, _exceptions
 from ._base import LIMIT, SCALARS, CodecError
-from ._bulk import BESIDE, OUTSIDE, Pieces, is_blob, split
+from ._bulk import BESIDE, BYTES_HEAD, OUTSIDE, Pieces, head_of_bytes, is_blob, split
 from ._read import EXTENSION, SIMPLE, Reader, read, read_grant, read_inside, read_plain, read_row
 from ._values import add_source, declare
 from ._write import CarriedDict, CarriedList, Refused, Writer, assembled, carried, is_large, pack, packed, write_grant
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from ._base import Buffer, Incoming, Outgoing, Rows
 
 __all__ = [
+    "BYTES_HEAD",
     "LIMIT",
     "OUTSIDE",
     "CodecError",
@@ -106,6 +107,7 @@ __all__ = [
     "encode_call",
     "encode_exception",
     "encode_result",
+    "head_of_bytes",
     "split_pickle",
 ]
 
@@ -436,7 +438,10 @@ def decode_carried(carried: Carried, incoming: Incoming | None = None) -> Any:
     """
     if carried.domain:
         raise CodecError(f"{carried!r} is opaque, not typed")
-    data = carried.data
+    data: Any = carried.data
+    if type(data) is Pieces:
+        head, content = data.parts  # of bytes, see `_shelf.get`
+        return content if head == head_of_bytes(len(content)) else read_inside(bytes(data), incoming)
     if data and SIMPLE[data[0]]:
         return read_plain(data)
     return read_inside(data, incoming)

@@ -37,6 +37,9 @@ OUTSIDE: Final = 4096
 #: How many bytes one message may have, with what stands beside it; a little less than a frame's reader takes.
 MOST = (1 << 30) - (1 << 20)
 
+#: Bytes before the content in the encoding of bytes that stand outside of all else.
+BYTES_HEAD: Final = 5
+
 ALIGNMENT: Final = 64
 BLOB: Final = 48
 
@@ -60,6 +63,11 @@ class Pieces:
 
     def __bytes__(self) -> bytes:
         return b"".join(self.parts)
+
+
+def head_of_bytes(length: int) -> bytes:
+    """Return how the encoding of so many bytes begins, in the form that is used from 64 KB on; what follows is they."""
+    return b"\xc6" + length.to_bytes(4, "big") if 0 < length < 1 << 32 else b""
 
 
 def blob(skeleton: bytes, buffers: Sequence[memoryview]) -> Pieces:

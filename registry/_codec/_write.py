@@ -13,7 +13,7 @@ from .._snapshots import FrozenDict, FrozenList, FrozenSet
 from ..errors import NotShareable
 from . import _exceptions, _values
 from ._base import LIMIT, MOST_FRACTION_BITS, SCALARS, is_loaded, qualified
-from ._bulk import BESIDE, OUTSIDE, Pieces, blob
+from ._bulk import BESIDE, OUTSIDE, Pieces, blob, head_of_bytes
 
 if TYPE_CHECKING:
     import datetime
@@ -261,7 +261,7 @@ def carried(value: object, outgoing: Outgoing | None) -> Carried:
     """Encode a value to be carried; what is large is left in pieces."""
     if is_large(value):
         # What msgpack begins bytes with that have four bytes of length.
-        return Carried(Pieces((b"\xc6" + len(value).to_bytes(4, "big"), value)))  # type: ignore[arg-type]
+        return Carried(Pieces((head_of_bytes(len(value)), value)))  # type: ignore[arg-type]
     writer = Writer(outgoing, lossless=True)
     writer.outside = []
     skeleton = _bytes_of(writer, lambda writer: writer.tree(value, 0))
