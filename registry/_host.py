@@ -144,7 +144,8 @@ class Host(Leases):
             {
                 "protocol": _wire.VERSION,
                 **attrs.asdict(identity),
-                "types": [declaration.interface.pack() for declaration in declarations.values()],
+                # Each row by itself: a client reads those of the types that it uses.
+                "types": {typeid: _codec.encode(each.interface.pack()) for typeid, each in declarations.items()},
             }
         )
         self._feed(Begin(now=now, epoch=identity.epoch, seed=seed, life=identity.life))

@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Protocol, overload
 
 import attrs
@@ -456,12 +457,18 @@ def trust_domain(uid: int) -> str:
 
     It is made of the machine's id, or its host name where it has none, and the uid.
     """
-    for path in _MACHINE_IDS:
+    return f"{_machine_id(_MACHINE_IDS) or machine()}:{uid}"
+
+
+@lru_cache(maxsize=1)
+def _machine_id(paths: tuple[str, ...]) -> str:
+    """Return what a machine is named by from its installation on; empty where it has no such name."""
+    for path in paths:
         try:
             with open(path, encoding="ascii", errors="replace") as file:
                 identity = file.read().strip()
         except OSError:
             continue
         if identity and identity != "uninitialized":
-            return f"{identity}:{uid}"
-    return f"{machine()}:{uid}"
+            return identity
+    return ""

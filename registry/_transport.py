@@ -127,8 +127,8 @@ class Table(Mapping[str, Interface]):
 
     __slots__ = ("_address", "_known", "_rows")
 
-    def __init__(self, rows: list[list[Any]], address: str) -> None:
-        self._rows = {str(row[0]): row for row in rows}
+    def __init__(self, rows: dict[str, bytes], address: str) -> None:
+        self._rows = dict(rows)
         self._known: dict[str, Interface] = {}
         self._address = address
 
@@ -137,7 +137,10 @@ class Table(Mapping[str, Interface]):
         if interface is None:
             row = self._rows[typeid]
             try:
-                interface = self._known[typeid] = Interface.unpack(row)
+                interface = Interface.unpack(_codec.decode(row))
+                if interface.typeid != typeid:
+                    raise ValueError(f"the row of {typeid} is that of {interface.typeid}")
+                self._known[typeid] = interface
             except (TypeError, ValueError) as error:
                 raise _unreadable(self._address, error) from error
         return interface

@@ -196,9 +196,12 @@ def test_a_row_of_the_table_that_cannot_be_read(row: list[object]) -> None:
     """It is refused when it is asked for, and hides none of the others."""
     fields = {"name": "x", "pid": 1, "since": 0.0, "host": "h", "version": "1", "epoch": 0, "life": b""}
     good = ["dict", "name", None, False, ["get"], [], [], {}, ""]
-    table = Greeting(_codec.encode({**fields, "protocol": 1, "types": [row, good]}), "here").table
-    assert list(table) == ["x", "dict"]
+    rows = {"x": _codec.encode(row), "dict": _codec.encode(good), "list": _codec.encode(good)}
+    table = Greeting(_codec.encode({**fields, "protocol": 1, "types": rows}), "here").table
+    assert list(table) == ["x", "dict", "list"]
     assert table["dict"].exposed == ("get",)
+    with pytest.raises(ServerNotFound, match="the row of list is that of dict"):
+        table["list"]
     for _ in range(2):
         with pytest.raises(ServerNotFound, match="a greeting that cannot be read"):
             table["x"]
@@ -208,5 +211,5 @@ def test_a_row_of_the_table_that_cannot_be_read(row: list[object]) -> None:
 def test_a_greeting_names_the_day_of_an_old_server() -> None:
     """A server that runs since another day is not given a time alone."""
     fields = {"name": "x", "pid": 1, "since": 0.0, "host": "h", "version": "1", "epoch": 0, "life": b""}
-    fields |= {"protocol": 1, "types": []}
+    fields |= {"protocol": 1, "types": {}}
     assert Greeting(_codec.encode(fields), "here").label.startswith("'x' (pid 1, since 19")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -221,13 +222,26 @@ def _home() -> str:
     else:
         own = _own_home()
         path = os.path.join(own, ".local", "state", "registry") if own else _shared_tmp()
-    kind = file_system(path)
+    kind = _file_system_of(path)
     if kind in NETWORK_FILE_SYSTEMS:
         raise ValueError(
             f"{path} is on a network file system ({kind}), where processes on two hosts would each take the "
             f"lock: set REGISTRY_HOME to a directory on a disk of this machine"
         )
     return path
+
+
+def _file_system_of(path: str) -> str:
+    """Return the type of the file system that a path is on; of what is there the table of mounts is read once."""
+    try:
+        return _file_system_on(path, os.stat(path).st_dev)
+    except OSError:
+        return file_system(path)
+
+
+@lru_cache(maxsize=8)
+def _file_system_on(path: str, device: int) -> str:
+    return file_system(path)
 
 
 def _own_home() -> str | None:
