@@ -49,10 +49,10 @@ from registry._events import (
 from registry._leaves import EVERY, Caller, Owner, Parts
 from registry._losses import Losses
 from registry._objects import Hosted, bind
-from registry._outcomes import check_durable, drained, failure, is_stopped, is_verdict, named, outcome, stamp, unopened
+from registry._outcomes import bound, check_durable, failure, is_stopped, is_verdict, named, outcome, stamp, unopened
 from registry._sessions import Reply, Session
 from registry._wire import DELETE, ERROR, OPERATORS, REPLY, Kind
-from registry.declarations import ITERATING, SharedObject
+from registry.declarations import SharedObject
 from registry.errors import (
     DeclarationError,
     LockLost,
@@ -205,7 +205,7 @@ class Engine:
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(domain), rows=unopened)
             method = hosted.methods.get(call.method) or self._method(hosted, call.method)
             step = hosting.Call(self._reading, self.now, call.session, call.owner, caller, hosted.number, call.seq)
-            value = self._within(step, drained(method) if call.method in ITERATING else method, *args, **kwargs)
+            value = self._within(step, method, *args, **kwargs)
             body = _codec.encode_result(value)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             changed = hosted.changed if hosted else self.index
@@ -383,7 +383,7 @@ class Engine:
         caller = session.caller._replace(thread=event.thread) if event.thread else session.caller
         step = hosting.Call(self, self.now, session.number, event.owner, caller, hosted.number, seq, lost=lost)
         try:
-            value = self._within(step, drained(method) if event.method in ITERATING else method, *args, **kwargs)
+            value = self._within(step, method, *args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - nothing that a method raises may end the server
             if is_verdict(error):
                 error = self._stop(hosted, event.method, error)
@@ -590,7 +590,7 @@ class Engine:
             exposed = hosted.declaration.interface.exposed
             if name not in exposed:
                 raise AttributeError(f"shared {hosted.title} exposes no {name!r}; it has {', '.join(exposed)}")
-            method = hosted.methods[name] = getattr(hosted.instance, name)
+            method = hosted.methods[name] = bound(hosted, name)
         return method
 
     # -- what operators do

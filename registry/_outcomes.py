@@ -5,22 +5,47 @@ from __future__ import annotations
 import builtins
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, MappingView
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from registry import _codec, _state
 from registry._leaves import Carried
 from registry._objects import Hosted, state_leaf
 from registry._wire import ERROR, REPLY
+from registry.declarations import ITERATING
 from registry.errors import NotDurable, NotShareable, RegistryError
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 
 
-def drained(method: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """Iterate inside the step: an iterator cannot cross, and would see later states if it did."""
-    return lambda *args, **kwargs: list(method(*args, **kwargs))
+# Methods of a shape that may return a view, an iterator or an object of the class itself, and what clients get for it.
+_PARTS: Final[Mapping[str | None, Mapping[str, Callable[[Any], object]]]] = {
+    "mapping": {**dict.fromkeys(("keys", "values", "items"), list), "copy": dict},
+    "sequence": dict.fromkeys(("copy", "__getitem__"), list),
+    "set": dict.fromkeys(("copy", "difference", "intersection", "symmetric_difference", "union"), set),
+}
+
+
+def bound(hosted: Hosted, name: str) -> Callable[..., Any]:
+    """Return a method of a live object, which an interface has named: what it returns, it returns as a whole.
+
+    An iterator cannot cross, and a view would show later states; so both are read inside of the call. What a container
+    makes of itself, such as its copy, is of a class that clients need not know, and becomes a builtin one.
+    """
+    method: Callable[..., Any] = getattr(hosted.instance, name)
+    if name in ITERATING:
+        return lambda *args, **kwargs: list(method(*args, **kwargs))
+    part = _PARTS.get(hosted.declaration.interface.shape, {}).get(name)
+    if part is None or type(hosted.instance) in _state.BUILTIN:
+        return method
+    unread = (type(hosted.instance), MappingView, Iterator)
+
+    def whole(*args: Any, **kwargs: Any) -> object:
+        value = method(*args, **kwargs)
+        return part(value) if type(value) is not Carried and isinstance(value, unread) else value
+
+    return whole
 
 
 def failure(error: BaseException) -> bytes:

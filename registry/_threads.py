@@ -19,9 +19,9 @@ from registry._events import Call
 from registry._host import Host
 from registry._leaves import Parts
 from registry._objects import Hosted, bind
-from registry._outcomes import outcome, stamp, unopened
+from registry._outcomes import bound, outcome, stamp, unopened
 from registry._wire import Kind
-from registry.declarations import ITERATING, SharedObject
+from registry.declarations import SharedObject
 
 
 class _Worker:
@@ -118,8 +118,7 @@ class ThreadedObjects:
             if call.method not in declaration.interface.exposed:
                 raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method!r}")
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(client.domain), rows=unopened)
-            value = getattr(hosted.instance, call.method)(*args, **kwargs)
-            return outcome(hosted, list(value) if call.method in ITERATING else value)
+            return outcome(hosted, bound(hosted, call.method)(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - what a user's object raises is its caller's to know
             return Kind.ERROR, _codec.encode_exception(error, traceback.format_exc())
 

@@ -277,6 +277,7 @@ HERE = f"{__name__}."
         (memoryview(b"a"), "pass bytes(v)"),
         (iter([1]), "it can be read only here: pass list(v)"),
         ((item for item in "a"), "it can be read only here: pass list(v)"),
+        (collections.UserDict(a=1).keys(), "it can be read only here: pass list(v)"),
         (threading.Lock(), "the other side does not know its class"),
         (
             datetime.datetime(2024, 1, 1, tzinfo=type("Zone", (datetime.tzinfo,), {})()),

@@ -1,8 +1,9 @@
-"""The laws of the shapes: our own types keep them in every place, and so do those of the standard library."""
+"""The laws of the shapes: our own types keep them in every place, and so do containers as anybody writes them."""
 
 from __future__ import annotations
 
 import pytest
+from container_classes import JAR, LAZY, ROW, SHELF, TAGS, THREADED_JAR, THREADED_LAZY
 
 from registry import SharedObject
 from registry.testing.laws import LockLaws, MappingLaws, QueueLaws, SequenceLaws, SetLaws
@@ -68,3 +69,50 @@ class TestRlock(LockLaws):
 
     declaration = RLOCK
     reentrant = True
+
+
+class TestUserDict(MappingLaws):
+    """A class that derives from `collections.UserDict`, and nothing more."""
+
+    declaration = JAR
+
+
+class TestMutableMapping(MappingLaws):
+    """A class with the five methods that `MutableMapping` asks for."""
+
+    declaration = SHELF
+
+
+@pytest.mark.once
+class TestGenerators(MappingLaws):
+    """A mapping that tells what is there by generators, and copies itself as itself."""
+
+    declaration = LAZY
+
+
+@pytest.mark.once
+class TestThreadedUserDict(MappingLaws):
+    """The same on threads."""
+
+    declaration = THREADED_JAR
+
+
+@pytest.mark.once
+class TestThreadedGenerators(MappingLaws):
+    """Generators on threads."""
+
+    declaration = THREADED_LAZY
+
+
+@pytest.mark.once
+class TestUserList(SequenceLaws):
+    """A class that derives from `collections.UserList`, and nothing more."""
+
+    declaration = ROW
+
+
+@pytest.mark.once
+class TestMutableSet(SetLaws):
+    """A class with what `MutableSet` asks for, whose copies and unions are of its own class."""
+
+    declaration = TAGS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import MappingView
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -317,7 +318,7 @@ def _why_not(value: object) -> str:
         return "it is a view of memory of this process: pass bytes(v)"
     if isinstance(value, type) or callable(value):
         return "code does not cross: pass its name or a value"
-    if hasattr(cls, "__next__"):
+    if hasattr(cls, "__next__") or isinstance(value, MappingView):
         return "it can be read only here: pass list(v)"
     return (
         "the other side does not know its class: make it a dict, or declare the class as a ValueType in a plugin "
