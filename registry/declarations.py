@@ -433,8 +433,12 @@ def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _check_method(field: str, name: object) -> None:
-    if not _is_name(name) or (str(name).startswith("_") and name not in DUNDERS):
+    if not _is_name(name) or not _may_be_exposed(str(name)):
         raise DeclarationError(field, f"must hold public method names, or some of {', '.join(sorted(DUNDERS))}", name)
+
+
+def _may_be_exposed(name: str) -> bool:
+    return not name.startswith("_") or name in DUNDERS
 
 
 def _check_subsets(
@@ -444,9 +448,21 @@ def _check_subsets(
     for field, names in (("readonly", readonly), ("waiting", waiting), ("keyed", keyed)):
         for name in names:
             if name not in exposed:
-                raise DeclarationError(where + field, "must name exposed methods", name)
+                rule = "must name exposed methods"
+                # A row from a peer has no author who could be helped, and may be long.
+                raise DeclarationError(where + field, _out_of(exposed, rule, name) if where else rule, name)
     for name in sorted(set(readonly) & set(waiting)):
         raise DeclarationError(where + "waiting", "must not name methods that are also readonly", name)
+
+
+def _out_of(known: Iterable[str], rule: str, name: str) -> str:
+    """Return a rule with the names that would have kept it, and the one that is meant, if that can be guessed."""
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{rule} (it has {', '.join(names) or 'none'}{meant})"
 
 
 def _names(field: str, value: Iterable[str]) -> tuple[str, ...]:
@@ -582,6 +598,11 @@ def _is_method(raw: object) -> bool:
     return callable(raw) or isinstance(raw, _METHOD_DESCRIPTORS)
 
 
+def _is_callable(raw: object) -> bool:
+    """Tell whether it may be exposed by name: class methods, too."""
+    return _is_method(raw) or isinstance(raw, _CLASS_METHODS)
+
+
 def _exposed(where: str, record: SharedObject[object], cls: type | None) -> tuple[str, ...]:
     field = where + "exposed"
     bodies = {} if cls is None else _bodies(cls)
@@ -589,14 +610,14 @@ def _exposed(where: str, record: SharedObject[object], cls: type | None) -> tupl
         names = record.exposed
         for name in names:
             _check_method(field, name)
-            raw = bodies.get(name)
-            if cls is not None and not (_is_method(raw) or isinstance(raw, _CLASS_METHODS)):
-                raise DeclarationError(field, f"must name methods of {_label(cls)}", name)
+            if cls is not None and not _is_callable(bodies.get(name)):
+                known = [each for each, raw in bodies.items() if _is_callable(raw) and _may_be_exposed(each)]
+                raise DeclarationError(field, _out_of(known, f"must name methods of {_label(cls)}", name), name)
     elif cls is not None:
         names = tuple(
             name
             for name, raw in bodies.items()
-            if (name in DUNDERS or not (name.startswith("_") or name in _ENGINE_METHODS)) and _is_method(raw)
+            if _may_be_exposed(name) and name not in _ENGINE_METHODS and _is_method(raw)
         )
         if cls is set:
             # It takes what stands first, and the order of a set is not part of its state.
@@ -619,7 +640,7 @@ def _carried(
         if not (_is_name(method) and _is_name(parameter)):
             raise DeclarationError(field, 'must be written "method.parameter"', entry)
         if method not in exposed:
-            raise DeclarationError(field, "must name exposed methods", entry)
+            raise DeclarationError(field, _out_of(exposed, "must name exposed methods", method), entry)
         if cls is None:
             rule = "needs a known class: annotate the factory with the class that it returns"
             raise DeclarationError(field, rule, entry)
@@ -654,12 +675,14 @@ def _parameters(field: str, entry: str, cls: type, method: str) -> list[Paramete
 def _position(field: str, entry: str, cls: type, method: str, parameter: str) -> int:
     from inspect import Parameter
 
-    for position, candidate in enumerate(_parameters(field, entry, cls, method)):
+    parameters = _parameters(field, entry, cls, method)
+    for position, candidate in enumerate(parameters):
         if candidate.name == parameter:
             if candidate.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
                 raise DeclarationError(field, "must name a single parameter", entry)
             return -1 if candidate.kind is Parameter.KEYWORD_ONLY else position
-    raise DeclarationError(field, f"must name a parameter of {_label(cls)}.{method}", entry)
+    known = [each.name for each in parameters]
+    raise DeclarationError(field, _out_of(known, f"must name a parameter of {_label(cls)}.{method}", parameter), entry)
 
 
 def _shape(cls: type | None) -> str | None:

@@ -477,6 +477,61 @@ def test_names_must_be_exposed(field, name):
     assert (error.field, error.value) == (f"jar.{field}", name)
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"readonly": ("get", "gett")},
+            "jar.readonly must name exposed methods (it has __len__, get, put, put_all, put_vanilla, take, taste; "
+            "did you mean 'get'?), not 'gett' of type str",
+        ),
+        (
+            {"waiting": ["await_cookie"], "exposed": ["take", "put"]},
+            "jar.waiting must name exposed methods (it has put, take), not 'await_cookie' of type str",
+        ),
+        (
+            {"keyed": ["putt"], "exposed": ["take", "put"]},
+            "jar.keyed must name exposed methods (it has put, take; did you mean 'put'?), not 'putt' of type str",
+        ),
+        (
+            {"carried": ["pot.cookie"], "exposed": ["take", "put"]},
+            "jar.carried must name exposed methods (it has put, take; did you mean 'put'?), "
+            "not 'pot.cookie' of type str",
+        ),
+        (
+            {"carried": ["put.cooky"]},
+            f"jar.carried must name a parameter of {__name__}.Jar.put (it has cookie, key, taste; "
+            "did you mean 'cookie'?), not 'put.cooky' of type str",
+        ),
+        (
+            {"carried": ["__len__.key"]},
+            f"jar.carried must name a parameter of {__name__}.Jar.__len__ (it has none), not '__len__.key' of type str",
+        ),
+        (
+            {"exposed": ["take", "of_cookies"]},
+            f"jar.exposed must name methods of {__name__}.Jar (it has __len__, get, of, owner_ended, put, put_all, "
+            "put_vanilla, statistics, take, taste), not 'of_cookies' of type str",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_with_those_that_are(given, text):
+    """All of them, and the nearest, if one is near; no record is made."""
+    made = []
+    with pytest.raises(DeclarationError) as caught:
+        made.append(SharedObject("jar", Jar, **given))
+    assert str(caught.value) == text
+    assert not made
+
+
+def test_names_that_a_peer_sends_are_compared_with_nothing():
+    """What is wrong with a row is told in short, however many names it has."""
+    row = RECORDS[0].interface.pack()
+    row[4], row[5] = [f"method{number}" for number in range(2000)], ["method"]
+    with pytest.raises(DeclarationError) as caught:
+        Interface.unpack(row)
+    assert str(caught.value) == "readonly must name exposed methods, not 'method' of type str"
+
+
 def test_never_both_readonly_and_waiting():
     """A method that waits changes the state."""
     error = refusal("jar", Jar, readonly=("get", "take"), waiting=("take",))

@@ -186,6 +186,10 @@ def test_what_is_first_on_the_path_hides_the_rest(site, install, tmp_path, monke
         ("class Odd(BaseException): pass\nraise Odd", "Odd"),
         ("x = 1", "TypeError: it implements no hook; mark registry_shared_objects with @registry.hookimpl"),
         (source("x", factory="lambda: {}"), "DeclarationError: x.exposed must be given"),
+        (
+            source("x", factory="Jar, readonly=['gett']"),
+            "DeclarationError: x.readonly must name exposed methods (it has",
+        ),
         (source("connect"), "DeclarationError: typeid must not be a name"),
         (source("x", "x"), "ValueError: it declares the typeid 'x' twice"),
     ],
