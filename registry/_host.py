@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from math import inf
 from typing import Any, Protocol
 
@@ -131,7 +130,7 @@ class Host(Leases):
         # While every session is of one trust domain, no reply needs a second look before it leaves.
         self._domains: set[str] = set()
         self._threads = threads
-        self._control = dict(control or {})
+        self.control = dict(control or {})
         self._freshness = freshness
         self._warn = warn
         self._abandoned = abandoned
@@ -179,7 +178,7 @@ class Host(Leases):
             elif frame.kind == Kind.CANCEL:
                 self._cancel(client, frame, now)
             elif frame.kind == Kind.CONTROL:
-                self._answer(client, frame, now)
+                _questions.answer(self, client, frame, now)
             elif frame.kind == Kind.OWNER_ENDED:
                 self._owner_ended(client, _wire.decode_int(frame.body), now)
             elif frame.kind == Kind.HEARTBEAT:
@@ -563,7 +562,7 @@ class Host(Leases):
             self._note_deleted(hosted.number)
 
     def _read(self, client: Client, call: Call, sample: Sample | None) -> None:
-        self._deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller, sample=sample))
+        self.deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller, sample=sample))
 
     def _is_slow(self, client: Client, call: Call) -> bool:
         """Tell whether the engine does not remember a call that has been seen; send its reply again."""
@@ -575,7 +574,7 @@ class Host(Leases):
             return False
         done = client.slow[call.seq]
         if done is not None:
-            self._deliver(client, done)
+            self.deliver(client, done)
         return True
 
     def _check_room(self, client: Client) -> None:
@@ -650,7 +649,7 @@ class Host(Leases):
             return
         if call.method == DELETE:
             if self._threads.delete(target.typeid, target.name):
-                self._deliver(client, Output(0, call.seq, Kind.REPLY, _codec.encode(None), self.engine.index))
+                self.deliver(client, Output(0, call.seq, Kind.REPLY, _codec.encode(None), self.engine.index))
             else:
                 self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
             return
@@ -669,7 +668,7 @@ class Host(Leases):
         if seq in client.late:
             client.late.discard(seq)
             output = msgspec.structs.replace(output, kind=Kind.STANDS)
-        self._deliver(client, output)
+        self.deliver(client, output)
 
     def _cancel(self, client: Client, frame: Frame, now: float) -> None:
         body = _wire.decode_cancel(frame.body)
@@ -685,9 +684,9 @@ class Host(Leases):
                 if undo:
                     client.late.add(seq)  # it runs, and cannot be stopped
             elif undo and done.kind != Kind.CANCELLED:
-                self._deliver(client, msgspec.structs.replace(done, kind=Kind.STANDS))
+                self.deliver(client, msgspec.structs.replace(done, kind=Kind.STANDS))
             else:
-                self._deliver(client, done)
+                self.deliver(client, done)
             return
         if not client.number:
             self._open(client, now)
@@ -703,37 +702,9 @@ class Host(Leases):
             if client is None:
                 continue
             for seq in session.waits:
-                self._deliver(client, Output(number, seq, Kind.ERROR, body, self.engine.index))
+                self.deliver(client, Output(number, seq, Kind.ERROR, body, self.engine.index))
 
-    # -- questions to the server itself
-
-    def _answer(self, client: Client, frame: Frame, now: float) -> None:
-        body = _wire.decode_control(frame.body)
-        try:
-            args, kwargs = _codec.decode_arguments(bytes(body.arguments))
-            questions: dict[str, Callable[..., object]] = {
-                "status": partial(_questions.status, self),
-                "objects": self.objects,
-                "statistics": self.statistics,
-                "locks": partial(_questions.locks, self, now),
-                **self._control,
-            }
-            question = questions.get(body.verb)
-            if question is None:
-                raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
-            found = question(*args, **kwargs)
-            if callable(found):
-                found(partial(self._answer_later, client, frame.sequence))
-                return
-            kind, answer = Kind.REPLY, _codec.encode(found)
-        except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
-            kind, answer = Kind.ERROR, _codec.encode_exception(error)
-        # Where nothing can be written, who asks what is wrong is answered all the same.
-        index = 0 if body.verb in ("status", "stop") else self.engine.index
-        self._deliver(client, Output(client.number, frame.sequence, kind, answer, index))
-
-    def _answer_later(self, client: Client, seq: int, value: object) -> None:
-        self._deliver(client, Output(client.number, seq, Kind.REPLY, _codec.encode(value), self.engine.index))
+    # -- what it tells of itself
 
     @property
     def safe(self) -> int:
@@ -784,12 +755,13 @@ class Host(Leases):
         for output in outputs:
             client = self._numbered.get(output.session)
             if client is not None:
-                self._deliver(client, output)
+                self.deliver(client, output)
         if self.engine.suspicions and self._warn is not None:
             for text in self.engine.suspicions:
                 self._warn(text)
 
-    def _deliver(self, client: Client, output: Output) -> None:
+    def deliver(self, client: Client, output: Output) -> None:
+        """Send an output to its session once it may leave; what it comes from is safe then."""
         if output.index > self._safe:
             self._held.append((output.index, client, output))
         elif client.deliver is not None:
@@ -809,7 +781,7 @@ class Host(Leases):
         """Answer a call that does not reach the engine, in the same way if it comes again."""
         body = _codec.encode_exception(error)
         output = client.slow[seq] = Output(client.number, seq, Kind.ERROR, body, self.engine.index)
-        self._deliver(client, output)
+        self.deliver(client, output)
 
 
 def _caller(attachment: Attachment, hello: _wire.Attach) -> Caller:

@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 
+from registry import _codec, _wire
+from registry._events import Output
+from registry._wire import Frame, Kind
+
 if TYPE_CHECKING:
+    from registry._attachments import Client
     from registry._engine import Engine
     from registry._host import Host
     from registry._objects import Hosted
     from registry.hosting import Holder
+
+
+def answer(host: Host, client: Client, frame: Frame, now: float) -> None:
+    """Answer a question of a session: what stands here, or what the shell of the host tells.
+
+    Raises:
+        MsgspecError: No client of ours sends this.
+    """
+    body = _wire.decode_control(frame.body)
+    try:
+        args, kwargs = _codec.decode_arguments(bytes(body.arguments))
+        questions: dict[str, Callable[..., object]] = {
+            "status": partial(status, host),
+            "objects": host.objects,
+            "statistics": host.statistics,
+            "locks": partial(locks, host, now),
+            **host.control,
+        }
+        question = questions.get(body.verb)
+        if question is None:
+            raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
+        found = question(*args, **kwargs)
+        if callable(found):
+            found(partial(_answer_later, host, client, frame.sequence))
+            return
+        kind, encoded = Kind.REPLY, _codec.encode(found)
+    except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
+        kind, encoded = Kind.ERROR, _codec.encode_exception(error)
+    # Where nothing can be written, who asks what is wrong is answered all the same.
+    index = 0 if body.verb in ("status", "stop") else host.engine.index
+    host.deliver(client, Output(client.number, frame.sequence, kind, encoded, index))
+
+
+def _answer_later(host: Host, client: Client, seq: int, value: object) -> None:
+    host.deliver(client, Output(client.number, seq, Kind.REPLY, _codec.encode(value), host.engine.index))
 
 
 def status(host: Host) -> dict[str, object]:

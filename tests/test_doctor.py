@@ -694,7 +694,7 @@ def test_a_server_of_a_version_that_knows_no_doctor(home: Path) -> None:
     """A server that does not know the question is looked at all the same."""
     server = ManagerServer("x")
     server.open()
-    del server.host._control["about"]
+    del server.host.control["about"]
     with server:
         scene = look("x")
     assert scene.status["pid"] == os.getpid()

@@ -974,7 +974,7 @@ def control(pipe: Pipe, verb: str, *args: object, **kwargs: object) -> Any:
 def test_an_answer_may_come_later(host: Host, pipe: Pipe) -> None:
     """Where something has to be done first, the answer is sent when that is done."""
     asked: list[Any] = []
-    host._control["later"] = lambda word: lambda take: asked.append((word, take))
+    host.control["later"] = lambda word: lambda take: asked.append((word, take))
     with pytest.raises(KeyError):
         control(pipe, "later", "soon")
     ((word, take),) = asked
