@@ -75,6 +75,7 @@ _DIGESTS = {
     b"sha3_384": "sha3_384",
 }
 _MD5_SIZE = 16
+_WITH_MD5 = "with MD5, which this server was told not to take; Python 3.12 and newer speak SHA-256"
 _LEGACY_CHALLENGE_SIZE = 20
 
 
@@ -111,24 +112,29 @@ class ServerHandshake:
         "_challenge",
         "_client",
         "_expects",
+        "_takes_md5",
         "has_wrong_key",
         "leftover",
         "outcome",
         "reason",
     )
 
-    def __init__(self, authkey: bytes, *, binding: bytes = b"", random: bytes | None = None) -> None:
+    def __init__(
+        self, authkey: bytes, *, binding: bytes = b"", takes_md5: bool = True, random: bytes | None = None
+    ) -> None:
         """Begin a handshake.
 
         Args:
             authkey: the secret that both sides know.
             binding: the channel binding of the TLS connection below; empty over anything else.
+            takes_md5: whether stock clients may answer with MD5, as those of Python 3.11 and older do.
             random: the 40 bytes of the challenge, for tests.
         """
         if random is None:
             random = urandom(_CHALLENGE_RANDOM)
         self._authkey = authkey
         self._binding = binding
+        self._takes_md5 = takes_md5
         self._challenge = _DIGEST_PREFIX + random
         self._buffer = bytearray()
         self._client = b""
@@ -226,10 +232,12 @@ class ServerHandshake:
             digest, mac = "md5", message
         if digest is None:
             return self._refuse("the client's first message is no answer to the challenge")
+        if digest == "md5" and not self._takes_md5:
+            return self._refuse(f"a stock client that answers {_WITH_MD5}")
         # Over the whole challenge with its prefix, or a client could be talked into a weaker digest.
         expected = _stock_mac(self._authkey, self._challenge, digest)
         if expected is None:
-            return self._refuse(f"this Python has no {digest}, which the stock client answered with")
+            return self._refuse(f"a stock client that answers with {digest}, which this Python does not have (FIPS?)")
         if not hmac.compare_digest(expected, mac):
             self.has_wrong_key = True
             return self._refuse("a stock client with another key")
@@ -247,6 +255,8 @@ class ServerHandshake:
         else:
             digest, _ = _split_digest(challenge)
             prefix = b"{%b}" % digest.encode() if digest else b""
+        if digest == "md5" and not self._takes_md5:
+            return self._refuse(f"a stock client that wants an answer {_WITH_MD5}")
         mac = digest and _stock_mac(self._authkey, challenge, digest)
         if not mac:
             return self._refuse("a stock client asked for a digest that is not known here")

@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: ManagerServer) -> None:
         self._server = server
         self._transport: Any = None
-        self._handshake: ServerHandshake | None = ServerHandshake(server.authkey)
+        self._handshake: ServerHandshake | None = ServerHandshake(server.authkey, takes_md5=not server.no_md5)
         self._reader = _wire.Reader()
         self._attachment: Attachment | None = None
         self._stock: StockConnection | None = None

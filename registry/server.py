@@ -67,6 +67,7 @@ class ManagerServer:
         state: The directory of what survives the server. None: its own directory.
         trust: Whom pickles are taken from: ``"uid"``, processes of this user on this host; ``"key"``, whoever has
             the key, who may then run code here.
+        no_md5: Refuse stock `multiprocessing` clients of Python 3.11 and older, which show the key by HMAC-MD5.
         lease: Seconds that a session is believed to live that is silent over TCP, or has no connection.
         insecure_network: Allow an address that other hosts can reach, without encryption.
 
@@ -86,6 +87,7 @@ class ManagerServer:
         log: Literal["memory", "process", "disk"] = "memory",
         state: str | os.PathLike[str] | None = None,
         trust: Literal["uid", "key"] = "uid",
+        no_md5: bool = False,
         lease: float = 30.0,
         insecure_network: bool = False,
     ) -> None:
@@ -108,6 +110,7 @@ class ManagerServer:
             plugins if isinstance(plugins, _plugins.Plugins) else _plugins.load(extra=list(plugins or ())).required()
         )
         self.trust = trust
+        self.no_md5 = no_md5
         self.lease = lease
         self.idle_limit: float | None = None
         self.gid: int | None = None  # of a group whose members may connect to the socket

@@ -422,6 +422,56 @@ def test_each_digest_of_multiprocessing_is_taken(digest: str) -> None:
     assert server.outcome == "stock"
 
 
+@pytest.mark.parametrize("prefix", [b"", b"{md5}"])
+def test_md5_can_be_turned_off(prefix: bytes) -> None:
+    """A right answer with MD5 is refused where the operator says so, and the reason tells who may come."""
+    server = ServerHandshake(KEY, takes_md5=False)
+    challenge = messages(server.opening())[0][len(b"#CHALLENGE#") :]
+    answer = prefix + hmac.new(KEY, challenge, "md5").digest()
+    assert messages(server.receive(framed(answer))) == [b"#FAILURE#"]
+    assert server.outcome == "refused"
+    assert not server.has_wrong_key
+    assert server.reason == (
+        "a stock client that answers with MD5, which this server was told not to take; "
+        "Python 3.12 and newer speak SHA-256"
+    )
+
+
+@pytest.mark.parametrize("own", [bytes(20), b"{md5}" + bytes(40)])
+def test_nothing_is_signed_with_md5_where_it_is_off(own: bytes) -> None:
+    """A client that answers with SHA-256 and then wants MD5 of us gets none; with SHA-256 it is served."""
+    for wanted, outcome in ((own, "refused"), (b"{sha256}" + bytes(40), None)):
+        server = ServerHandshake(KEY, takes_md5=False)
+        challenge = messages(server.opening())[0][len(b"#CHALLENGE#") :]
+        answer = b"{sha256}" + hmac.new(KEY, challenge, "sha256").digest()
+        assert messages(server.receive(framed(answer))) == [b"#WELCOME#"]
+        (said,) = messages(server.receive(framed(b"#CHALLENGE#" + wanted)))
+        assert server.outcome == outcome
+        assert (said == b"#FAILURE#") == (outcome == "refused")
+    assert "MD5" not in server.reason
+
+
+def without_md5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this Python refuse MD5, as one does whose OpenSSL is in FIPS mode."""
+    new = hmac.new
+
+    def fips(key: bytes, message: bytes, digest: str) -> hmac.HMAC:
+        if digest == "md5":
+            raise ValueError("[digital envelope routines] unsupported")
+        return new(key, message, digest)
+
+    monkeypatch.setattr(hmac, "new", fips)
+
+
+def test_a_python_without_md5_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old client at a server in FIPS mode is refused with the reason, and no exception."""
+    server, challenge = challenged()
+    answer = hmac.new(KEY, challenge, "md5").digest()
+    without_md5(monkeypatch)
+    assert messages(server.receive(framed(answer))) == [b"#FAILURE#"]
+    assert server.reason == "a stock client that answers with md5, which this Python does not have (FIPS?)"
+
+
 @pytest.mark.parametrize("digest", ["sha1", "sha512", "blake2b", ""])
 def test_an_unknown_digest_is_refused(digest: str) -> None:
     """A name that is not in the table is not looked up anywhere, even with a right answer."""

@@ -332,7 +332,7 @@ def test_restart_starts_the_same_server_again(home: Path, tmp_path: Path, capsys
     """A restarted server has its options, wherever it was started; a new process serves, in the back."""
     (tmp_path / "jars.py").write_text(PLUGIN)
     with subprocess.Popen(
-        server_processes.command("serve", "x", "-p", "./jars.py", "--lease", "7", "--json"),
+        server_processes.command("serve", "x", "-p", "./jars.py", "--lease", "7", "--no-md5", "--json"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -347,7 +347,7 @@ def test_restart_starts_the_same_server_again(home: Path, tmp_path: Path, capsys
     done = json.loads(capsys.readouterr().out)
     assert done == {"stopped": process.pid, "started": server_processes.pid_of(home / "x")}
     notes = _servers.info(registry._addresses.Place("x"))
-    assert "--lease=7.0" in notes["options"]
+    assert {"--lease=7.0", "--no-md5"} <= set(notes["options"])
     assert notes["options"][-2:] == ["--idle-exit", "0.0"]
     with registry.connect("x") as client:
         assert client.jar("a").add() == 1
@@ -457,10 +457,10 @@ def test_serve_reads_the_names_configuration(home: Path) -> None:
     directory = home / "x"
     directory.mkdir(0o700)
     (directory / "jars.py").write_text(PLUGIN)
-    (directory / "registry.toml").write_text('plugins = ["./jars.py"]\nlease = 60\n')
+    (directory / "registry.toml").write_text('plugins = ["./jars.py"]\nlease = 60\nno-md5 = true\n')
     with registry.connect("x") as client:
         assert client.statistics()["types"] == ["jar"]
-    assert "--lease=60.0" in _servers.info(registry._addresses.Place("x"))["options"]
+    assert {"--lease=60.0", "--no-md5"} <= set(_servers.info(registry._addresses.Place("x"))["options"])
     server_processes.end_all(home)
     with server_processes.running("serve", "x", "--lease", "5", "--json") as process:
         assert process.stdout is not None

@@ -51,6 +51,7 @@ LOG_FILES = 3
     type=click.Choice(["uid", "key"]),
     help="Whose pickles are taken: this user's, or any key holder's.",
 )
+@click.option("--no-md5", is_flag=True, help="Refuse multiprocessing clients of Python 3.11 and older.")
 @click.option("--group", metavar="G", help="Let the members of this group connect to the socket, too.")
 @click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
 @click.option("--lease", metavar="S", type=float, help="Seconds a silent session is believed. [default: 30]")
@@ -190,6 +191,7 @@ def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> Manager
             log=settings["log"],
             state=settings["state"],
             trust=settings["trust"],
+            no_md5=settings["no-md5"],
             lease=settings["lease"],
             insecure_network=settings["insecure-network"],
         )
@@ -258,6 +260,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "log": options["log"],
         "state": options["state"] and os.path.abspath(options["state"]),
         "trust": options["trust"],
+        "no-md5": options["no_md5"] or None,
         "group": options["group"],
         "insecure-network": options["insecure_network"] or None,
         "lease": options["lease"],
@@ -272,6 +275,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "log": "memory",
         "state": None,
         "trust": "uid",
+        "no-md5": False,
         "group": None,
         "insecure-network": False,
         "lease": 30.0,
@@ -287,7 +291,7 @@ def _command_line(settings: dict[str, Any]) -> list[str]:
     for name in ("authkey-file", "log", "state", "trust", "group", "lease"):
         if settings[name] is not None:
             line.append(f"--{name}={settings[name]}")
-    return line + [f"--{name}" for name in ("insecure-network", "strict") if settings[name]]
+    return line + [f"--{name}" for name in ("no-md5", "insecure-network", "strict") if settings[name]]
 
 
 def _plugin_options(settings: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ NAMES = {
     "log": "text",
     "state": "path",
     "trust": "text",
+    "no-md5": "yes or no",
     "group": "text",
     "insecure-network": "yes or no",
     "lease": "number",
