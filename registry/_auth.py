@@ -88,11 +88,13 @@ class NotNative(Exception):
 
     Attributes:
         reason: what the peer did.
+        is_stock: whether that is what a stock server would have done.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, is_stock: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.is_stock = is_stock
 
 
 class ServerHandshake:
@@ -330,7 +332,7 @@ class ClientHandshake:
             (size,) = _LENGTH.unpack_from(self._buffer)
             # Judged by its length alone, so that a server of another kind is told at its first bytes.
             if not 0 <= size <= (PROOF_LIMIT if self._hello else MESSAGE_LIMIT):
-                raise NotNative("its first bytes are of another protocol")
+                raise NotNative(f"its first bytes are of another protocol: {bytes(self._buffer[:40])!r}")
             end = _LENGTH.size + size
             if len(self._buffer) < end:
                 break
@@ -351,10 +353,9 @@ class ClientHandshake:
             not message.startswith(_CHALLENGE + _DIGEST_PREFIX)
             or len(challenge) != len(_DIGEST_PREFIX) + _CHALLENGE_RANDOM
         ):
-            kind = "its first message is of another protocol"
             if message.startswith(_CHALLENGE):
-                kind = "it opened like a stock multiprocessing server of another Python"
-            raise NotNative(kind)
+                raise NotNative("it opened like a stock multiprocessing server of another Python", is_stock=True)
+            raise NotNative("its first message is of another protocol")
         self._challenge = challenge
         mac = _client_mac(self._authkey, challenge, self._nonce, self._binding)
         self._hello = _MAGIC + self._nonce + mac
@@ -362,7 +363,7 @@ class ClientHandshake:
 
     def _proof(self, message: bytes) -> None:
         if message == _FAILURE:
-            raise NotNative("it answered like a stock multiprocessing server")
+            raise NotNative("it answered like a stock multiprocessing server", is_stock=True)
         if message == _DENIED:
             raise AccessDenied(
                 "the server has another key than this process. Give the one it was started with: authkey=, "

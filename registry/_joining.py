@@ -129,7 +129,7 @@ class Joining(Line):
             try:
                 return self._connect_now(limit, resume)
             except DeadlinePassed as error:
-                raise ServerNotFound(self.address, reason) from error
+                raise ServerNotFound(self.address, str(error) or reason) from error
             except (ServerNotFound, OSError) as error:
                 if not (isinstance(error, ServerNotFound) or is_gone(error)):
                     raise

@@ -32,6 +32,10 @@ from registry.errors import AccessDenied, RegistryError, ServerNotFound, Version
 TICK = 1.0
 CHUNK = 65_536
 STUCK = 30.0  # seconds without progress after which a peer that does not read is given up
+SILENCE = (
+    "it accepted the connection and then said nothing, where a server would have spoken first; it is one of another "
+    "kind, or stands still"
+)
 _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -58,7 +62,10 @@ def is_gone(error: BaseException) -> bool:
 
 
 class DeadlinePassed(Exception):
-    """The deadline came before the bytes. It is no `TimeoutError`, which signal handlers like to raise."""
+    """The deadline came before the bytes. It is no `TimeoutError`, which signal handlers like to raise.
+
+    Its text tells what the peer did until then, where that is known.
+    """
 
 
 class Transport(Protocol):
@@ -169,6 +176,14 @@ class Dialed:
     greeting: Greeting
     leftover: bytes
     same_user: bool
+
+
+class Handshake(Protocol):
+    """Our side of a handshake: bytes in, bytes out."""
+
+    done: bool
+
+    def receive(self, data: bytes) -> bytes: ...
 
 
 class SocketTransport:
@@ -302,32 +317,49 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
         AccessDenied: The keys differ.
         DeadlinePassed: The deadline came first.
     """
-    sock = _connected(address, deadline)
+    handshake = ClientHandshake(authkey)
     try:
-        handshake = ClientHandshake(authkey)
+        sock = _shaken(address, handshake, deadline)
+    except NotNative as error:
+        cure = f'; "stock+{address}" is how to use one' if error.is_stock else ""
+        reason = f"what answers there is no server of ours: {error.reason}{cure}"
+        raise ServerNotFound(str(address), reason) from error
+    except (AccessDenied, VersionMismatch) as error:
+        raise error.located(address.label) from None
+    try:
+        greeting = Greeting(handshake.body, str(address))
+        return Dialed(_transport(sock), greeting, handshake.leftover, _is_ours(sock, address))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _shaken(address: Address, handshake: Handshake, deadline: float) -> socket.socket:
+    """Connect, and shake hands.
+
+    Raises:
+        OSError: Nobody listens there, or the connection has ended.
+        DeadlinePassed: The deadline came first.
+        Exception: Whatever the handshake finds wrong.
+    """
+    sock = _connected(address, deadline)
+    heard = False
+    try:
         while not handshake.done:
             sock.settimeout(_seconds(deadline))
             data = sock.recv(CHUNK)
             if not data:
                 raise ConnectionResetError("the connection was closed during the handshake")
+            heard = True
             answer = handshake.receive(data)
             if answer:
                 sock.sendall(answer)
-        greeting = Greeting(handshake.body, str(address))
-        same_user = _is_ours(sock, address)
-        transport = _transport(sock)
-    except NotNative as error:
-        sock.close()
-        raise ServerNotFound(str(address), f"what answers there is no server of ours: {error.reason}") from error
-    except (AccessDenied, VersionMismatch) as error:
-        sock.close()
-        raise error.located(address.label) from None
     except BaseException as error:
         sock.close()
         if type(error) is TimeoutError and monotonic() >= deadline:
-            raise DeadlinePassed from error
+            raise DeadlinePassed("" if heard else SILENCE) from error
         raise
-    return Dialed(transport, greeting, handshake.leftover, same_user)
+    return sock
 
 
 def attached(transport: Transport, reader: _wire.Reader, limit: float | None, address: str) -> _wire.Attached:

@@ -280,15 +280,18 @@ def test_another_version_is_named_on_both_sides() -> None:
 )
 def test_a_server_of_another_kind_is_not_answered(message: bytes, reason: str) -> None:
     """Only the very challenge of our own server gets an answer."""
-    with pytest.raises(NotNative, match=reason):
+    with pytest.raises(NotNative, match=reason) as caught:
         ClientHandshake(KEY).receive(framed(message))
+    assert caught.value.is_stock == message.startswith(b"#CHALLENGE#")
 
 
 @pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"\xff\xff\xff\xff"])
 def test_a_banner_is_told_at_its_first_bytes(banner: bytes) -> None:
     """Something else that listens there is not waited for."""
-    with pytest.raises(NotNative, match="another protocol"):
+    with pytest.raises(NotNative, match="another protocol") as caught:
         ClientHandshake(KEY).receive(banner)
+    assert repr(banner) in caught.value.reason
+    assert not caught.value.is_stock
 
 
 @pytest.mark.parametrize("message", [b"#WELCOME#", b"", b"#REGISTRY#1", b"#VERSION#", b"#VERSION#\x1b[2J"])

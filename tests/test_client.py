@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,10 @@ def test_connect_raises_now(home: Path) -> None:
     assert "registry serve nowhere" in str(caught.value)
     with pytest.raises(ServerNotFound, match=r"tcp://127\.0\.0\.1:1.*nothing listens there.*Connection refused"):
         connect(("127.0.0.1", 1), KEY)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ServerNotFound, match="it accepted the connection and then said nothing"):
+            connect(("127.0.0.1", port), KEY, timeout=0.05)
     with pytest.raises(ServerNotFound, match="No such file"):
         connect("unix:///nowhere/socket", KEY)
     assert not registry.client._links

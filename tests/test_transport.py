@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -166,11 +168,32 @@ def test_a_server_of_another_kind() -> None:
             dial(parse(f"tcp://127.0.0.1:{port}"), KEY, soon())
 
 
+def test_a_stock_server_is_told_with_its_address() -> None:
+    """Who asks a stock server for our protocol is told how to speak the other one, and has signed nothing for it."""
+    sent: list[bytes] = []
+
+    def refuse(peer: socket.socket) -> None:
+        with Connection(os.dup(peer.fileno())) as connection:
+            connection.send_bytes(b"#CHALLENGE#{sha256}" + bytes(40))
+            sent.append(connection.recv_bytes(256))
+            connection.send_bytes(b"#FAILURE#")
+
+    with listening(refuse) as port, pytest.raises(ServerNotFound) as caught:
+        dial(parse(f"tcp://127.0.0.1:{port}"), KEY, soon())
+    assert str(caught.value) == (
+        f"no server at tcp://127.0.0.1:{port}: what answers there is no server of ours: it answered like a stock "
+        f'multiprocessing server; "stock+tcp://127.0.0.1:{port}" is how to use one'
+    )
+    assert sent[0].startswith(b"#REGISTRY#")
+
+
 def test_a_server_that_says_nothing() -> None:
-    """One that accepts and then is silent takes no longer than the deadline."""
-    with listening(lambda peer: peer.recv(1)) as port, pytest.raises(DeadlinePassed):
+    """One that accepts and then is silent takes no longer than the deadline, and is told from one that does not."""
+    with listening(lambda peer: peer.recv(1)) as port, pytest.raises(DeadlinePassed, match="said nothing"):
         dial(parse(f"tcp://127.0.0.1:{port}"), KEY, soon(0.05))
-    with pytest.raises(DeadlinePassed):
+    with listening(lambda peer: (peer.sendall(b"1"), peer.recv(1))) as port, pytest.raises(DeadlinePassed, match="^$"):
+        dial(parse(f"tcp://127.0.0.1:{port}"), KEY, soon(0.05))
+    with pytest.raises(DeadlinePassed, match="^$"):
         dial(parse("tcp://127.0.0.1:1"), KEY, soon(-1))
 
 
