@@ -25,7 +25,7 @@ PLUGINS = ("registry_arrays", "registry_containers", "registry_queues", "registr
 # number and start no thread, so that the same events always give the same state.
 PURE = {
     "errors", "_leaves",
-    "_state", "declarations", "_snapshots", "_codec", "_wire",
+    "_state", "declarations", "_snapshots", "_codec", "_wire", "_framing",
     "hookspecs", "hosting", "_auth",
     "_events", "_objects", "_sessions", "_outcomes", "_deadlines",
     "_losses", "_deadlock", "_engine", "_image", "_questions",

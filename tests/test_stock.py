@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 from registry import ManagerServer, SharedObject, _image, connect
 from registry._attachments import Client, Identity
+from registry._framing import BadMessage, cut, frame
 from registry._host import Host
 from registry._lifelines import Lifelines
 from registry._peers import Peer
 from registry._stock import LARGEST, STOCK_GRACE, StockConnection, StockSessions
-from registry._stock._messages import BadMessage, cut, frame
 from registry_containers import COUNTER, DICT
 from registry_queues import QUEUE
 from registry_sync import LOCK, RLOCK

@@ -1,14 +1,6 @@
 """The stock `multiprocessing.managers` protocol, served to clients that know nothing of us.
 
-A stock client opens a connection, both sides show the key, and then each message is a length and a pickle:
-
-======  ==========  ==========================================================================================
-offset  size        meaning
-======  ==========  ==========================================================================================
-0       4           length, signed, big end first; -1 where it does not fit
-4       8           only after -1: the length, unsigned
-4, 12   the length  a pickle
-======  ==========  ==========================================================================================
+A stock client opens a connection, both sides show the key, and then each message (`_framing`) is a pickle.
 
 The first request is ``(None, function, args, kwds)``, and its connection ends with the answer, except after
 ``accept_connection``: then requests are ``(ident, method, args, kwds)`` until the client closes. An answer
@@ -48,8 +40,8 @@ take its reply for that of the next request.
 
 from __future__ import annotations
 
+from registry._framing import LARGEST
 from registry._stock._connection import StockConnection
-from registry._stock._messages import LARGEST
 from registry._stock._sessions import STOCK_GRACE, StockSessions
 
 __all__ = ["LARGEST", "STOCK_GRACE", "StockConnection", "StockSessions"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from registry import _codec, _peers
 from registry._events import Output
+from registry._framing import LARGEST, BadMessage, cut
 from registry._stock import _messages
-from registry._stock._messages import BadMessage
 from registry._wire import Kind, ProtocolError
 from registry.errors import AccessDenied, RegistryError, StateLost, UnknownType
 
@@ -69,8 +69,8 @@ class StockConnection:
         self._buffer += data
         try:
             while not self._ended:
-                limit = _messages.LARGEST if self._trusted else _FROM_STRANGERS
-                request = _messages.cut(self._buffer, limit)
+                limit = LARGEST if self._trusted else _FROM_STRANGERS
+                request = cut(self._buffer, limit)
                 if request is None:
                     return
                 self._take(request)

@@ -1,4 +1,4 @@
-"""Messages of the stock protocol: cut out of the stream, unpickled with care, and made for old clients."""
+"""Messages of the stock protocol: unpickled with care, and made for old clients."""
 
 from __future__ import annotations
 
@@ -6,60 +6,18 @@ import builtins
 import io
 import pickle
 import queue
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from registry import _addresses, _codec
+from registry._framing import BadMessage, frame
 from registry._leaves import Carried, Grant, Handle, OpaqueValue
 from registry.errors import NotShareable, RegistryError, RemoteError
 
-#: A message of more bytes is refused.
-LARGEST: Final = 256 << 20
-
 # What every Python since 3.4 reads; clients may be older than this interpreter.
 PROTOCOL: Final = 4
-
-_SHORT = struct.Struct("!i")
-_LONG = struct.Struct("!Q")
-
-
-class BadMessage(Exception):
-    """What came is no message of this protocol; the connection is of no further use."""
-
-
-def cut(buffer: bytearray, limit: int = LARGEST) -> bytes | None:
-    """Take the first whole message out of what has arrived; None until there is one.
-
-    Raises:
-        BadMessage: it is longer than `limit`, or its length makes no sense.
-    """
-    if len(buffer) < 4:
-        return None
-    (length,) = _SHORT.unpack_from(buffer)
-    start = 4
-    if length == -1:
-        if len(buffer) < 12:
-            return None
-        (length,) = _LONG.unpack_from(buffer, 4)
-        start = 12
-    if not 0 <= length <= limit:
-        raise BadMessage(f"a message of {length} bytes; at most {limit} are taken")
-    if len(buffer) < start + length:
-        return None
-    message = bytes(memoryview(buffer)[start : start + length])
-    del buffer[: start + length]
-    return message
-
-
-def frame(message: bytes) -> bytes:
-    """Put the length in front of a message."""
-    if len(message) > 0x7FFFFFFF:
-        return _SHORT.pack(-1) + _LONG.pack(len(message)) + message
-    return _SHORT.pack(len(message)) + message
-
 
 # Requests
 
