@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, MappingView
 from functools import lru_cache
@@ -13,7 +14,7 @@ from registry import _codec, _state
 from registry._leaves import Carried
 from registry._objects import Hosted, state_leaf
 from registry._wire import ERROR, REPLY
-from registry.declarations import ITERATING
+from registry.declarations import ITERATING, is_primitive
 from registry.errors import NotDurable, NotShareable, RegistryError
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
@@ -90,10 +91,25 @@ def is_stopped(hosted: Hosted) -> RegistryError:
 
 def check_durable(instance: Any) -> None:
     """Raise `NotDurable` unless the state of an object can be captured."""
+    state: object = None
     try:
-        _codec.encode(_state.capture(instance), outgoing=state_leaf)
+        state = _state.capture(instance)
+        _codec.encode(state, outgoing=state_leaf)
     except (NotShareable, TypeError) as error:
-        raise NotDurable(type(instance).__qualname__, str(error)) from error
+        raise NotDurable(type(instance).__qualname__, _why_not_kept(instance, state, error)) from error
+
+
+def _why_not_kept(instance: Any, state: object, error: BaseException) -> str:
+    """Say what of an object's state cannot be kept, and where it is, as the author of the class knows it."""
+    if not isinstance(error, NotShareable):
+        return str(error)
+    path, _, kind = error.what.removeprefix("value").partition(" of class ")
+    found = re.match(r"\['(\w+)'\]", path)
+    if found is None or type(state) is not dict or not hasattr(instance, found[1]):
+        return f"state(){path} is of class {kind}: {error.reason}"
+    if is_primitive(type(state[found[1]])):
+        return f"self.{found[1]} is a {kind}, and not needed: methods run one at a time, and wait by hosting.Waiters"
+    return f"self.{found[1]}{path[found.end() :]} is of class {kind}: {error.reason}"
 
 
 @lru_cache(maxsize=256)

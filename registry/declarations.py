@@ -97,6 +97,12 @@ _BUILTIN_KEYED: dict[type, str] = {
     set: "__contains__ add discard remove",
 }
 
+# What keeps in an attribute what these keep where Python cannot see it.
+_INSTEAD: dict[type, str] = {
+    dict: "; derive it from collections.UserDict",
+    list: "; derive it from collections.UserList",
+}
+
 # Where the primitives live that cannot be freed when the process that holds them dies.
 _PRIMITIVES = {
     "threading": "registry_sync",
@@ -127,6 +133,12 @@ _OURS = {
 _CLASS_METHODS = (classmethod, types.ClassMethodDescriptorType)
 # Methods that cannot be called as they stand in the body of a class.
 _METHOD_DESCRIPTORS = (staticmethod, functools.partialmethod, functools.singledispatchmethod)
+
+# Of code: CO_COROUTINE and CO_ASYNC_GENERATOR, and CO_GENERATOR, of `inspect`, which is not imported for it.
+_AWAITED = 0x80 | 0x200
+_GENERATES = 0x20
+# What more than `ITERATING` may be a generator, which is read inside of the call, by shape.
+_MAY_GENERATE: dict[str | None, frozenset[str]] = {"mapping": ITERATING | {"keys", "values", "items"}}
 
 # What a row from a server may hold at most.
 _MAX_NAME = 255
@@ -627,7 +639,23 @@ def _exposed(where: str, record: SharedObject[object], cls: type | None) -> tupl
         raise DeclarationError(field, rule, None)
     if not names:
         raise DeclarationError(field, "must not be empty, or nothing could be called", names)
+    lazy = _MAY_GENERATE.get(record.shape or _shape(cls), ITERATING)
+    for name in names:
+        _refuse_unrun(field, name, bodies.get(name), name in lazy)
     return names
+
+
+def _refuse_unrun(field: str, name: str, raw: object, may_generate: bool) -> None:
+    """Refuse a method of which nothing would have run by the time that it has returned."""
+    flags = getattr(getattr(getattr(raw, "__func__", raw), "__code__", None), "co_flags", 0)
+    if flags & _AWAITED:
+        rule = (
+            "must not name coroutines, which nobody awaits in a server (write def, and let a call wait by "
+            "hosting.Waiters)"
+        )
+        raise DeclarationError(field, rule, name)
+    if flags & _GENERATES and not may_generate:
+        raise DeclarationError(field, "must not name generators, which cannot cross (return a list)", name)
 
 
 def _carried(
@@ -703,6 +731,11 @@ def _doc(source: object) -> str:
     return "".join(filter(str.isprintable, line))[:_MAX_DOC]
 
 
+def is_primitive(cls: type) -> bool:
+    """Tell whether it is a lock, a queue or the like of the standard library, which dies with a process."""
+    return _primitive(cls) is not None
+
+
 def _label(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
@@ -723,13 +756,14 @@ def _obstacle(cls: type) -> str | None:
     pointers = len(slots) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
     if cls.__itemsize__ or cls.__basicsize__ > object.__basicsize__ + word * pointers:
         hidden = next(klass for klass in cls.__mro__ if _is_static(klass) or klass is cls.__mro__[-2])
-        return f"it keeps data outside its attributes, as {_label(hidden)} does"
+        instead = _INSTEAD.get(hidden, "")
+        return f"it keeps data outside its attributes, as {_label(hidden)} does{instead}"
     for klass in cls.__mro__:
         if _primitive(klass) is not None:
             return f"it is a {_label(klass)}"
     for name, klass in slots.items():
         if not vars(klass).keys() & {"__attrs_attrs__", "__dataclass_fields__"}:
-            return f"its state is in __slots__ ({name!r} of {_label(klass)})"
+            return f"its state is in __slots__ ({name!r} of {_label(klass)}); make it an attrs class or a dataclass"
     return None
 
 

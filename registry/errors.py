@@ -144,8 +144,8 @@ class NotDurable(RegistryError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.class_name} cannot be kept by a server: {self.reason}. Make it an attrs class or a "
-            f"dataclass, give it state() and load(), or declare it with threaded=True"
+            f"{self.class_name} cannot be kept by a server: {self.reason}. Keep plain values in its attributes, "
+            f"give it state() and load(), or declare it with threaded=True"
         )
 
 

@@ -279,6 +279,7 @@ HERE = f"{__name__}."
         ((item for item in "a"), "it can be read only here: pass list(v)"),
         (collections.UserDict(a=1).keys(), "it can be read only here: pass list(v)"),
         (threading.Lock(), "the other side does not know its class"),
+        (sys.stdout, "it is open in this process only: pass its path or its content"),
         (
             datetime.datetime(2024, 1, 1, tzinfo=type("Zone", (datetime.tzinfo,), {})()),
             "its time zone has no name",

@@ -164,6 +164,44 @@ def test_private_names_cannot_be_exposed(name):
     assert refusal("jar", Jar, exposed=[name]).field == "jar.exposed"
 
 
+class Lazy:
+    """Have methods of which nothing runs when they are called."""
+
+    async def fetch(self): ...
+    async def stream(self):
+        yield 1
+
+    def each(self):
+        yield 1
+
+    @staticmethod
+    async def still(): ...
+
+    def keys(self):
+        yield 1
+
+    def __iter__(self):
+        yield 1
+
+    def now(self): ...
+
+
+def test_methods_run_when_they_are_called():
+    """Coroutines and generators are refused, but for what a container may return as one."""
+    assert SharedObject("lazy", Lazy, exposed=["keys", "__iter__", "now"], shape="mapping").interface.exposed
+    assert "must not name generators" in refusal("lazy", Lazy, exposed=["keys", "__iter__", "now"]).rule
+    assert str(refusal("lazy", Lazy, exposed=["now", "fetch"])) == (
+        "lazy.exposed must not name coroutines, which nobody awaits in a server (write def, and let a call wait by "
+        "hosting.Waiters), not 'fetch' of type str"
+    )
+    assert str(refusal("lazy", Lazy, exposed=["each", "now"], threaded=True)) == (
+        "lazy.exposed must not name generators, which cannot cross (return a list), not 'each' of type str"
+    )
+    for name in ("stream", "still"):
+        assert "must not name coroutines" in refusal("lazy", Lazy, exposed=[name]).rule
+    assert "'fetch'" in str(refusal("lazy", Lazy)), "whatever is public is exposed"
+
+
 def test_something_must_be_exposed():
     """A type without a method is refused."""
 
@@ -401,8 +439,11 @@ def test_state_that_can_be_captured(factory):
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
-        (Slotted, f"its state is in __slots__ ('content' of {__name__}.Slotted)"),
-        (Grown, "it keeps data outside its attributes, as dict does"),
+        (
+            Slotted,
+            f"its state is in __slots__ ('content' of {__name__}.Slotted); make it an attrs class or a dataclass",
+        ),
+        (Grown, "it keeps data outside its attributes, as dict does; derive it from collections.UserDict"),
         (Counter, "it keeps data outside its attributes, as dict does"),
         (defaultdict, "it keeps data outside its attributes, as "),
         (int, "it keeps data outside its attributes, as int does"),

@@ -21,7 +21,7 @@ CASES: list[tuple[errors.RegistryError, str]] = [
     ),
     (
         errors.NotDurable("shop.Jar", "it has __slots__"),
-        "shop.Jar cannot be kept by a server: it has __slots__. Make it an attrs class or a dataclass, "
+        "shop.Jar cannot be kept by a server: it has __slots__. Keep plain values in its attributes, "
         "give it state() and load(), or declare it with threaded=True",
     ),
     (errors.PluginError("shop", "no such module"), "plugin 'shop': no such module"),

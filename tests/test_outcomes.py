@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
+import attrs
 import pytest
 from container_classes import CURIOUS, JAR, LAZY, ROW, SHELF, TAGS
 from engine_driver import START, Client, Driver
 
 from registry import SharedObject
-from registry.errors import NotShareable
+from registry.errors import NotDurable, NotShareable
 
 
 class Endless:
@@ -95,3 +98,72 @@ def test_an_iterator_of_what_is_no_container_is_refused(client: Client) -> None:
     """It may have no end, and then nobody else would ever be served."""
     with pytest.raises(NotShareable, match=r"pass list\(v\)"):
         client.call("endless:a", "keys")
+
+
+# -- objects that cannot be kept
+
+
+class Locked:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def get(self) -> None: ...
+
+
+@attrs.define
+class Fields:
+    lock: Any = attrs.field(factory=threading.Condition)
+
+    def get(self) -> None: ...
+
+
+@dataclass
+class Nested:
+    jars: dict[str, Any] = field(default_factory=lambda: {"x": [1, Locked()]})
+
+    def get(self) -> None: ...
+
+
+class Open:
+    def __init__(self) -> None:
+        self.file = open(__file__)
+
+    def get(self) -> None: ...
+
+
+class Telling:
+    def state(self) -> object:
+        return {"jars": [Locked()]}
+
+    def load(self, state: object) -> None: ...
+    def get(self) -> None: ...
+
+
+UNNEEDED = ", and not needed: methods run one at a time, and wait by hosting.Waiters"
+UNKNOWN = f" is of class {__name__}.Locked: the other side does not know its class: make it a dict, or"
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (Locked, f"self.lock is a _thread.lock{UNNEEDED}"),
+        (Fields, f"self.lock is a threading.Condition{UNNEEDED}"),
+        (Nested, f"self.jars['x'][1]{UNKNOWN}"),
+        (Telling, f"state()['jars'][0]{UNKNOWN}"),
+    ],
+)
+def test_what_cannot_be_kept_is_named_as_its_author_knows_it(cls: type, reason: str) -> None:
+    """The attribute, the place in it, and the cure; the object is not there afterwards."""
+    driver = Driver(SharedObject("it", cls))
+    with pytest.raises(NotDurable) as caught:
+        driver.client().create("it:a")
+    assert caught.value.class_name == cls.__qualname__
+    assert caught.value.reason.startswith(reason)
+    assert driver.engine.find("it", "a") is None
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_an_open_file_is_no_state() -> None:
+    """Nor is a socket: the error says what to keep instead."""
+    with pytest.raises(NotDurable, match=r"self\.file is of class _io\.TextIOWrapper: it is open in this process only"):
+        Driver(SharedObject("it", Open)).client().create("it:a")

@@ -318,6 +318,8 @@ def _why_not(value: object) -> str:
         return "it is a view of memory of this process: pass bytes(v)"
     if isinstance(value, type) or callable(value):
         return "code does not cross: pass its name or a value"
+    if hasattr(cls, "fileno"):
+        return "it is open in this process only: pass its path or its content"
     if hasattr(cls, "__next__") or isinstance(value, MappingView):
         return "it can be read only here: pass list(v)"
     return (
