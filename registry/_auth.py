@@ -21,6 +21,9 @@ A stock client, exactly as CPython 3.6 to 3.13 have it::
     server  HMAC-MD5, or {digest} + HMAC
     client  #WELCOME#
 
+What a client of ours does with a stock server is the same from the other end (`StockHandshake`), and only where its
+user has said so by the address.
+
 What the native form is built to stand:
 
 *Reflection.* Each role has a key of its own, so no message of one side is ever a valid one of the other.
@@ -74,6 +77,7 @@ _DIGESTS = {
     b"sha3_256": "sha3_256",
     b"sha3_384": "sha3_384",
 }
+_MARK_RANDOM = 20  # of these bytes, in a challenge of ours to a stock server; the rest is a MAC over them
 _MD5_SIZE = 16
 _WITH_MD5 = "with MD5, which this server was told not to take; Python 3.12 and newer speak SHA-256"
 _LEGACY_CHALLENGE_SIZE = 20
@@ -95,6 +99,18 @@ class NotNative(Exception):
         super().__init__(reason)
         self.reason = reason
         self.is_stock = is_stock
+
+
+class NotStock(Exception):
+    """Raised when what answers at an address is no stock `multiprocessing` server either.
+
+    Attributes:
+        reason: what the peer did.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ServerHandshake:
@@ -384,6 +400,117 @@ class ClientHandshake:
         self.done = True
 
 
+class StockHandshake:
+    """A client's side of one connection to a stock server, for a user who has asked for that.
+
+    It answers with SHA-256 wherever the server knows it, also on a Python whose own `multiprocessing` would use MD5.
+
+    What nothing can mend: whoever listens there chooses what is signed, and can use the answer where the key opens
+    something else, while that waits. But a listener without the key cannot have *our* challenge answered by another
+    client of this package: those know each other's challenges, which are half random and half a MAC.
+
+    Attributes:
+        done: true once each side has shown the key.
+        leftover: bytes that came behind the handshake.
+    """
+
+    __slots__ = ("_authkey", "_buffer", "_challenge", "_expects", "done", "leftover")
+
+    def __init__(self, authkey: bytes) -> None:
+        """Begin a handshake; the server speaks first.
+
+        Args:
+            authkey: the secret that both sides know.
+        """
+        self._authkey = authkey
+        self._buffer = bytearray()
+        self._challenge = b""
+        self._expects = "challenge"
+        self.done = False
+        self.leftover = b""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes of the server and return the bytes to send now, which may be none.
+
+        Args:
+            data: what was read; empty when the server has closed.
+
+        Raises:
+            NotStock: what listens there is no stock server.
+            AccessDenied: the server has another key, or what answers does not know ours.
+        """
+        if self.done:
+            self.leftover += data
+            return b""
+        if not data:
+            raise NotStock("it closed the connection during the handshake")
+        self._buffer += data
+        answer = b""
+        while not self.done and len(self._buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer)
+            if not 0 <= size <= MESSAGE_LIMIT:
+                raise NotStock(f"its first bytes are of another protocol: {bytes(self._buffer[:40])!r}")
+            end = _LENGTH.size + size
+            if len(self._buffer) < end:
+                break
+            message = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            answer += self._message(message)
+        if self.done:
+            self.leftover = bytes(self._buffer)
+            self._buffer.clear()
+        return answer
+
+    def _message(self, message: bytes) -> bytes:
+        if self._expects == "challenge":
+            self._expects = "welcome"
+            return _framed(self._answer(message))
+        if self._expects == "welcome":
+            if message != _WELCOME:
+                raise AccessDenied(
+                    "the server has another key than this process, or does not take what this process answers with. "
+                    "Give the key that the server was started with: authkey=, or the file that "
+                    "REGISTRY_AUTHKEY_FILE names"
+                )
+            self._expects = "answer"
+            self._challenge = _marked_challenge(self._authkey)
+            return _framed(_CHALLENGE + self._challenge)
+        digest, mac = ("md5", message) if len(message) == _MD5_SIZE else _split_digest(message)
+        expected = digest and _stock_mac(self._authkey, self._challenge, digest)
+        if expected is None and digest is not None:
+            raise AccessDenied(f"the server answers with {digest}, which this Python does not have (FIPS?)")
+        if not expected or not hmac.compare_digest(expected, mac):
+            raise AccessDenied(
+                "what answers at this address does not know the key, so it is not the server it claims to be; "
+                "find out what listens there"
+            )
+        self.done = True
+        return _framed(_WELCOME)
+
+    def _answer(self, message: bytes) -> bytes:
+        challenge = message[len(_CHALLENGE) :]
+        if not message.startswith(_CHALLENGE) or len(challenge) < _LEGACY_CHALLENGE_SIZE:
+            raise NotStock(f"its first message is of another protocol: {message[:40]!r}")
+        if _is_marked(self._authkey, challenge):
+            raise AccessDenied(
+                "what answers at this address sends us the challenge of another client, to use the answer as its own; "
+                "find out what listens there"
+            )
+        digest, _ = _split_digest(challenge)
+        if len(challenge) == _LEGACY_CHALLENGE_SIZE:
+            mac = _stock_mac(self._authkey, challenge, "md5")
+            if mac is None:
+                raise AccessDenied(
+                    "the server is of Python 3.11 or older and knows MD5 only, which this Python does not have "
+                    "(FIPS?); run the server with Python 3.12 or newer"
+                )
+            return mac
+        mac = None if digest is None else _stock_mac(self._authkey, challenge, digest)
+        if digest is None or mac is None:
+            raise NotStock("it asks for a digest that this Python does not have")
+        return b"{%b}%b" % (digest.encode(), mac)
+
+
 def _framed(message: bytes) -> bytes:
     return _LENGTH.pack(len(message)) + message
 
@@ -405,6 +532,21 @@ def _client_mac(authkey: bytes, challenge: bytes, nonce: bytes, binding: bytes) 
 
 def _server_mac(authkey: bytes, challenge: bytes, hello: bytes, binding: bytes, body: bytes) -> bytes:
     return _mac(_role_key(authkey, b"server"), _MAGIC, challenge, hello, binding, body)
+
+
+def _marked_challenge(authkey: bytes) -> bytes:
+    """Return a challenge that clients of this package with the same key know for one of theirs."""
+    random = urandom(_MARK_RANDOM)
+    return _DIGEST_PREFIX + random + _mark(authkey, random)
+
+
+def _is_marked(authkey: bytes, challenge: bytes) -> bool:
+    body = challenge[len(_DIGEST_PREFIX) :]
+    return hmac.compare_digest(_mark(authkey, body[:_MARK_RANDOM]), body[_MARK_RANDOM:])
+
+
+def _mark(authkey: bytes, random: bytes) -> bytes:
+    return _mac(_role_key(authkey, b"challenge of a stock client"), random)[: _CHALLENGE_RANDOM - _MARK_RANDOM]
 
 
 def _split_digest(message: bytes) -> tuple[str | None, bytes]:

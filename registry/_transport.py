@@ -22,7 +22,7 @@ import attrs
 
 from registry import _codec, _peers, _wire
 from registry._addresses import Address
-from registry._auth import ClientHandshake, NotNative
+from registry._auth import ClientHandshake, NotNative, NotStock, StockHandshake
 from registry._wire import Kind
 from registry.declarations import Interface
 from registry.errors import AccessDenied, RegistryError, ServerNotFound, VersionMismatch
@@ -334,6 +334,38 @@ def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
         raise
 
 
+def dial_stock(address: Address, authkey: bytes, deadline: float) -> tuple[SocketTransport, bytes]:
+    """Connect to a stock server and shake hands as its own clients do.
+
+    Args:
+        address: Of kind stock+unix or stock+tcp.
+        authkey: The secret that both sides know.
+        deadline: When to give up, as `time.monotonic` counts.
+
+    Returns:
+        The connection, and what the server has sent behind the handshake.
+
+    Raises:
+        ServerNotFound: What listens there is no stock server.
+        AccessDenied: The keys differ.
+        OSError: Nobody listens there, or the connection has ended.
+        DeadlinePassed: The deadline came first.
+    """
+    handshake = StockHandshake(authkey)
+    try:
+        sock = _shaken(address, handshake, deadline)
+    except NotStock as error:
+        reason = f"what answers there is no multiprocessing server: {error.reason}"
+        raise ServerNotFound(str(address), reason) from error
+    except AccessDenied as error:
+        raise error.located(str(address)) from None
+    try:
+        return _transport(sock), handshake.leftover
+    except BaseException:
+        sock.close()
+        raise
+
+
 def _shaken(address: Address, handshake: Handshake, deadline: float) -> socket.socket:
     """Connect, and shake hands.
 
@@ -408,7 +440,7 @@ def _seconds(deadline: float) -> float:
 def _connected(address: Address, deadline: float) -> socket.socket:
     if deadline <= monotonic():
         raise DeadlinePassed
-    if address.kind == "tcp":
+    if address.host is not None:
         try:
             sock = socket.create_connection((address.host or "", address.port or 0), timeout=_seconds(deadline))
         except TimeoutError as error:

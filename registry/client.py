@@ -22,7 +22,7 @@ from registry._cache import Cache
 from registry._link import Link
 from registry._transport import Dialed, dial
 from registry._wire import DELETE
-from registry.errors import AccessDenied, Closed, ServerNotFound, UnknownType
+from registry.errors import AccessDenied, Closed, RegistryError, ServerNotFound, UnknownType
 from registry.proxies import Proxy, Remote, Unresolved, proxy_class
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from registry._leaves import Handle
+    from registry._stock_client import StockServer
     from registry._typed import FirstParty
     from registry.declarations import Interface, SharedObject, ValueType
 else:
@@ -48,6 +49,8 @@ _all_homes: weakref.WeakSet[Home] = weakref.WeakSet()
 
 # The plugin for arrays and tables, which every installation has; a client that meets one asks it.
 ARRAYS = "registry_arrays"
+
+STOCK = "stock+"  # what the address of a stock `multiprocessing` server begins with
 
 LAST_WORDS = 1.0  # seconds that the end of the interpreter waits for a thread that is sending
 
@@ -69,7 +72,8 @@ def connect(
 
     Args:
         address: A name, a URL (``unix:///path``, ``tcp://host:port``, ``memory://``), or a (host, port) tuple. None is
-            the environment's ``REGISTRY_ADDRESS``, else the name ``"default"``.
+            the environment's ``REGISTRY_ADDRESS``, else the name ``"default"``. ``stock+unix:///path`` and
+            ``stock+tcp://host:port`` are servers of `multiprocessing` itself, whose pickles are opened here.
         authkey: The secret shared with the server. None is the file named by ``REGISTRY_AUTHKEY_FILE``, else the
             name's own key file.
         start: Whether to start a server that does not run. None: names yes, all else no.
@@ -109,7 +113,8 @@ class ManagerClient(FirstParty):
         plugins: Iterable[Any] = (),
         label: str | None = None,
     ) -> None:
-        self._home = Home(address, authkey, start, timeout, named_plugins(plugins), label or "", cache)
+        make = StockHome if written(address).startswith(STOCK) else Home
+        self._home = make(address, authkey, start, timeout, named_plugins(plugins), label or "", cache)
 
     @classmethod
     def _with(cls, home: Home) -> Self:
@@ -120,7 +125,7 @@ class ManagerClient(FirstParty):
 
     def connect(self) -> Self:
         """Connect now, unless connected. Raises as `connect` does."""
-        self._home.link().ensure()
+        self._home.connect()
         return self
 
     def close(self) -> None:
@@ -141,12 +146,11 @@ class ManagerClient(FirstParty):
     def __getattr__(self, typeid: str) -> Callable[..., Any]:
         if typeid.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {typeid!r}")
-        if self._home.is_connected:
-            self._home.interface(typeid)
+        self._home.check(typeid)
         return partial(self._home.open, typeid)
 
     def __dir__(self) -> Iterable[str]:
-        return sorted({*super().__dir__(), *(self._home.link().table if self._home.is_connected else ())})
+        return sorted({*super().__dir__(), *self._home.typeids()})
 
     @overload
     def open(self, declaration: SharedObject[T], /, *args: Any, **kwargs: Any) -> T: ...
@@ -168,7 +172,7 @@ class ManagerClient(FirstParty):
 
         Each process that has used it gets `NoSuchObject` once; its next call makes a new object.
         """
-        _remote_of(proxy).invoke(DELETE)
+        self._home.delete(proxy)
 
     def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """Have `callback` called with each new state of this process's session with the server.
@@ -198,19 +202,11 @@ class ManagerClient(FirstParty):
         Args:
             pattern: A shell pattern for ``typeid:name``.
         """
-        from fnmatch import fnmatchcase
-
-        columns = ("typeid", "name", "maker", "made", "ephemeral", "waiting")
-        rows = [dict(zip(columns, row)) for row in self._home.link().ask("objects")]
-        return [row for row in rows if fnmatchcase(f"{row['typeid']}:{row['name']}", pattern)]
+        return self._home.objects(pattern)
 
     def statistics(self, proxy: Any = None) -> dict[str, Any]:
         """Return what an object tells of itself, or without one what the server does."""
-        if proxy is None:
-            return dict(self._home.link().ask("status"))
-        remote = _remote_of(proxy)
-        remote.resolve()
-        return dict(self._home.link().ask("statistics", remote.typeid, remote.name))
+        return self._home.statistics(proxy)
 
 
 def written(address: str | tuple[str, int] | None) -> str:
@@ -295,6 +291,39 @@ class Home:
                 self._link = link
             return self._link
 
+    def connect(self) -> None:
+        """As `ManagerClient.connect`."""
+        self.link().ensure()
+
+    def check(self, typeid: str) -> None:
+        """Say at once that the server has no such type, where that is known."""
+        if self.is_connected:
+            self.interface(typeid)
+
+    def typeids(self) -> Iterable[str]:
+        """Return the types that the server has, where that is known."""
+        return self.link().table if self.is_connected else ()
+
+    def delete(self, proxy: Any) -> None:
+        """As `ManagerClient.delete`."""
+        _remote_of(proxy).invoke(DELETE)
+
+    def objects(self, pattern: str) -> list[dict[str, Any]]:
+        """As `ManagerClient.objects`."""
+        from fnmatch import fnmatchcase
+
+        columns = ("typeid", "name", "maker", "made", "ephemeral", "waiting")
+        rows = [dict(zip(columns, row)) for row in self.link().ask("objects")]
+        return [row for row in rows if fnmatchcase(f"{row['typeid']}:{row['name']}", pattern)]
+
+    def statistics(self, proxy: Any) -> dict[str, Any]:
+        """As `ManagerClient.statistics`."""
+        if proxy is None:
+            return dict(self.link().ask("status"))
+        remote = _remote_of(proxy)
+        remote.resolve()
+        return dict(self.link().ask("statistics", remote.typeid, remote.name))
+
     def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """As `ManagerClient.listen`, until this client is closed."""
         from registry import _keeper
@@ -359,6 +388,11 @@ class Home:
             with _links_lock:
                 links[self.address, link.key] = link
             return link
+        if address.kind.startswith("stock"):
+            raise ServerNotFound(
+                self.address,
+                "a stock multiprocessing server is used by registry.connect() only, and by a loop in a thread",
+            )
         if address.kind not in ("unix", "tcp"):
             raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
         start = address.name is not None if self._start is None else self._start
@@ -413,6 +447,88 @@ class Home:
         return proxy_class(remote.resolve())(remote) if self.is_connected else Unresolved(remote)
 
 
+class StockHome(Home):
+    """What stands behind a client of a stock `multiprocessing` server: not a session, but what `_stock_client` has."""
+
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
+        if self._start:
+            raise ValueError(f"{self.address} cannot be started from here: its own program has to start a stock server")
+        self._server: StockServer | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._server is not None and self._server.is_connected
+
+    def server(self) -> StockServer:
+        """Return the server; nothing need be connected."""
+        with self._lock:
+            if self._closed:
+                raise Closed(f"this client of {self.address}", "make another one with connect()")
+            if self._server is None:
+                # Not before: it brings `multiprocessing` along.
+                from registry._stock_client import StockServer
+
+                address = _addresses.parse(self.address)
+                key = _addresses.find_authkey(_key_for(self.address) if self.is_revived else self._authkey, address)
+                self._server = StockServer(address, key, self.timeout, self._label, _reopen)
+            return self._server
+
+    def connect(self) -> None:
+        self.server().connect()
+
+    def close(self) -> None:
+        with self._lock:
+            server, self._server = self._server, None
+            self._closed = True
+        if server is not None:
+            server.close()
+
+    def open(self, typeid: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Have the server make an object, or give the one that it has, and return a proxy."""
+        return self.server().create(typeid, args, kwargs)
+
+    def find(self, typeid: str, name: str) -> Any:
+        return self.server().find(typeid, name)
+
+    def check(self, typeid: str) -> None:
+        """Nothing is known of the types of a stock server before it is asked for an object."""
+
+    def typeids(self) -> Iterable[str]:
+        return ()
+
+    def statistics(self, proxy: Any) -> dict[str, Any]:
+        if proxy is not None:
+            raise self._lacks("tell of one object", "statistics() without one tells how many there are")
+        server = self.server()
+        return {
+            "address": server.url,
+            "objects": server.ask("number_of_objects"),
+            "debug_info": server.ask("debug_info"),
+        }
+
+    def delete(self, proxy: Any) -> None:
+        raise self._lacks("delete an object", "it goes with its last proxy")
+
+    def objects(self, pattern: str) -> list[dict[str, Any]]:
+        raise self._lacks("list its objects", "statistics() tells what it says of them")
+
+    def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
+        raise self._lacks("keep a session", "there is nothing to listen to")
+
+    def link(self) -> Link:
+        raise self._lacks("keep a session", "this needs one")
+
+    def interface(self, typeid: str) -> Interface:
+        raise self._lacks("tell its types", "they are what its program registers")
+
+    def _lacks(self, what: str, instead: str) -> RegistryError:
+        return RegistryError(
+            f"{self.address} is a stock multiprocessing server, which cannot {what}: {instead}. "
+            "A server of this package can, such as `registry serve`"
+        )
+
+
 def _remote_of(proxy: Any) -> Remote:
     if not isinstance(proxy, Proxy):
         raise TypeError(f"this takes a proxy, such as client.dict('prices'), not {proxy!r}")
@@ -451,7 +567,8 @@ def home_of(address: str) -> Home:
     with _links_lock:
         home = _homes.get(address)
         if home is None or (home._link is not None and home._link.closed):
-            home = _homes[address] = Home(address, None, None, 30.0, (), "")
+            make = StockHome if address.startswith(STOCK) else Home
+            home = _homes[address] = make(address, None, None, 30.0, (), "")
             home.is_revived = True
         if home._link is None:
             links = [link for link in _links.values() if link.address == address and not link.closed]

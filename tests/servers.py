@@ -42,9 +42,9 @@ class Script:
         process: the process.
     """
 
-    def __init__(self, code: str, *args: object) -> None:
+    def __init__(self, code: str, *args: object, python: str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, args)],
+            [python, "-c", code, *map(str, args)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import running
 
-from registry._auth import PROOF_LIMIT, ClientHandshake, NotNative, ServerHandshake
+from registry._auth import PROOF_LIMIT, ClientHandshake, NotNative, NotStock, ServerHandshake, StockHandshake
 from registry.errors import AccessDenied, VersionMismatch
 
 KEY = b"the key of these tests"
@@ -544,3 +545,127 @@ def test_an_impostor_cannot_use_two_connections() -> None:
     second, _ = challenged()
     assert messages(second.receive(framed(b"#CHALLENGE#" + challenge))) == [b"#FAILURE#"]
     assert first.outcome is None
+
+
+# Our client at a stock server
+
+
+def stock_server(sock: socket.socket, key: bytes, outcome: list[object]) -> None:
+    """Authenticate as a stock listener does, in a thread of its own."""
+    with Connection(sock.detach()) as connection:
+        try:
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+            connection.send_bytes(b"the first answer")
+            outcome.append("in")
+        except (AuthenticationError, EOFError, OSError) as error:
+            outcome.append(error)
+
+
+def at_a_stock_server(key: bytes) -> tuple[StockHandshake, list[object]]:
+    """Run our side against the running Python's own listener, as far as it goes."""
+    ours, theirs = socket.socketpair()
+    outcome: list[object] = []
+    client = StockHandshake(KEY)
+    with ours, running(lambda: stock_server(theirs, key, outcome)):
+        while not client.done or len(client.leftover) < 20:
+            answer = client.receive(ours.recv(4096))
+            if answer:
+                ours.sendall(answer)
+    return client, outcome
+
+
+def test_our_client_is_let_in_by_a_stock_server() -> None:
+    """Each side shows the key, and what follows is kept."""
+    client, outcome = at_a_stock_server(KEY)
+    assert outcome == ["in"]
+    assert client.leftover == framed(b"the first answer")
+
+
+def test_another_key_at_a_stock_server_is_told() -> None:
+    """The server's one word for it becomes an error with a cure."""
+    with pytest.raises(AccessDenied, match="has another key than this process"):
+        at_a_stock_server(b"another")
+
+
+def asked(challenge: bytes) -> list[bytes]:
+    """Return what our client answers to a challenge."""
+    return messages(StockHandshake(KEY).receive(framed(b"#CHALLENGE#" + challenge)))
+
+
+@pytest.mark.parametrize("digest", ["md5", "sha256", "sha384", "sha3_256", "sha3_384"])
+def test_each_side_speaks_the_digest_of_the_other(digest: str) -> None:
+    """Our answer is of the digest that is asked for, and theirs of any that we know."""
+    challenge = b"{%b}" % digest.encode() + bytes(40)
+    client = StockHandshake(KEY)
+    (answer,) = messages(client.receive(framed(b"#CHALLENGE#" + challenge)))
+    assert answer == b"{%b}" % digest.encode() + hmac.new(KEY, challenge, digest).digest()
+    (own,) = messages(client.receive(framed(b"#WELCOME#")))
+    mac = hmac.new(KEY, own[len(b"#CHALLENGE#") :], digest).digest()
+    assert messages(client.receive(framed(b"{%b}" % digest.encode() + mac))) == [b"#WELCOME#"]
+    assert client.done
+
+
+def test_an_old_server_is_spoken_to_as_then() -> None:
+    """Twenty bytes mean MD5 without a prefix; a bare MD5 answer is taken."""
+    client = StockHandshake(KEY)
+    assert messages(client.receive(framed(b"#CHALLENGE#" + bytes(20)))) == [hmac.new(KEY, bytes(20), "md5").digest()]
+    (own,) = messages(client.receive(framed(b"#WELCOME#")))
+    assert own.startswith(b"#CHALLENGE#{sha256}")
+    client.receive(framed(hmac.new(KEY, own[len(b"#CHALLENGE#") :], "md5").digest()))
+    assert client.done
+
+
+def test_a_client_without_md5_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In FIPS mode an old server is refused by name, and a new one is not asked for MD5."""
+    without_md5(monkeypatch)
+    with pytest.raises(AccessDenied, match="knows MD5 only, which this Python does not have"):
+        asked(bytes(20))
+    assert asked(b"{sha256}" + bytes(40))[0].startswith(b"{sha256}")
+    client = StockHandshake(KEY)
+    client.receive(framed(b"#CHALLENGE#{sha256}" + bytes(40)) + framed(b"#WELCOME#"))
+    with pytest.raises(AccessDenied, match="answers with md5, which this Python does not have"):
+        client.receive(framed(bytes(16)))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"#WELCOME#", b"#CHALLENGE#" + bytes(19), b"#CHALLENGE#" + bytes(40), b"#CHALLENGE#{sha1}" + bytes(40)],
+)
+def test_only_challenges_of_multiprocessing_are_answered(message: bytes) -> None:
+    """Whatever else is said first, nothing is signed."""
+    with pytest.raises(NotStock):
+        StockHandshake(KEY).receive(framed(message))
+
+
+def test_a_listener_cannot_have_our_challenge_answered_by_another_of_our_clients() -> None:
+    """Without the key a listener has nobody to ask but other clients, and those of ours do not help it."""
+    first = StockHandshake(KEY)
+    first.receive(framed(b"#CHALLENGE#{sha256}" + bytes(40)))
+    (own,) = messages(first.receive(framed(b"#WELCOME#")))
+    for challenge in (own[len(b"#CHALLENGE#") :], b"{sha384}" + own[len(b"#CHALLENGE#{sha256}") :]):
+        with pytest.raises(AccessDenied, match="the challenge of another client"):
+            asked(challenge)
+
+
+@pytest.mark.parametrize("answer", [b"", bytes(16), b"{sha256}" + bytes(32), b"{sha1}" + bytes(20), b"#WELCOME#"])
+def test_a_listener_without_the_key_is_found_out(answer: bytes) -> None:
+    """Whoever welcomes everybody cannot answer."""
+    client = StockHandshake(KEY)
+    client.receive(framed(b"#CHALLENGE#{sha256}" + bytes(40)) + framed(b"#WELCOME#"))
+    with pytest.raises(AccessDenied, match="does not know the key"):
+        client.receive(framed(answer))
+    assert not client.done
+
+
+@given(st.binary(max_size=600))
+def test_our_client_survives_any_server(data: bytes) -> None:
+    """Nonsense ends in one of the errors, and is not hoarded."""
+    client = StockHandshake(KEY)
+    try:
+        client.receive(data)
+    except (NotStock, AccessDenied):
+        return
+    assert len(client._buffer) <= len(data)
+    with pytest.raises(NotStock, match="closed"):
+        client.receive(b"")

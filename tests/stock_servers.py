@@ -1,0 +1,118 @@
+"""Stock `multiprocessing` servers and clients, of any Python: programs that know nothing of this package."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from servers import Script
+
+KEY = b"the key of a stock server"
+MINORS = range(6, 14)
+
+#: A server with what people register, for every Python from 3.6 on.
+SERVER = """
+import os, sys, threading
+from multiprocessing.managers import BaseManager, DictProxy, IteratorProxy, ListProxy, NamespaceProxy, Namespace
+from queue import Queue
+
+class Sealed:
+    def __reduce__(self):
+        raise TypeError("it is sealed")
+
+class Counter(object):
+    def __init__(self, start=0):
+        self.value = start
+    def add(self, by=1):
+        self.value += by
+        return self.value
+    def fail(self, kind, *args):
+        raise {"KeyError": KeyError, "ValueError": ValueError, "OSError": OSError}[kind](*args)
+    def sealed(self):
+        return Sealed()
+    def echo(self, *args, **kwargs):
+        return args, kwargs
+    def leave(self):
+        os._exit(3)
+    def fork(self):
+        return Counter(self.value)
+
+items, login, rlogin, jobs, gates = {}, threading.Lock(), threading.RLock(), Queue(), {}
+
+class Manager(BaseManager):
+    pass
+
+def gate(name):
+    return gates.setdefault(name, threading.Event())
+
+Manager.register("items", callable=lambda: items, proxytype=DictProxy)
+Manager.register("login", callable=lambda: login)
+odd = ["acquire", "release", "__class__", "__del__", "_private", "no name"]
+Manager.register("rlogin", callable=lambda: rlogin, exposed=odd)
+Manager.register("jobs", callable=lambda: jobs)
+Manager.register("gate", callable=gate)
+names = ["add", "fail", "sealed", "echo", "leave", "fork"]
+Manager.register("counter", Counter, exposed=names, method_to_typeid={"fork": "forked"})
+Manager.register("forked", exposed=["add"], create_method=False)
+Manager.register("list", list, proxytype=ListProxy)
+Manager.register("dict", dict, proxytype=DictProxy)
+Manager.register("Iterator", proxytype=IteratorProxy, create_method=False)
+Manager.register("bomb", lambda: 1 / 0)
+
+address = sys.argv[1]
+if ":" in address:
+    host, port = address.rsplit(":", 1)
+    address = (host, int(port))
+server = Manager(address, authkey=sys.argv[2].encode()).get_server()
+print(server.address if isinstance(server.address, str) else "%s:%d" % server.address, flush=True)
+server.serve_forever()
+"""
+
+
+@cache
+def pythons() -> dict[int, str]:
+    """Find a CPython of each minor version from 3.6 on, on the path or where pyenv has them."""
+    root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    found: dict[int, str] = {}
+    for minor in MINORS:
+        # Unlike pathlib's, this glob finds nothing where it may not look.
+        candidates = [shutil.which(f"python3.{minor}"), *glob.glob(f"{root}/versions/3.{minor}.*/bin/python3")]
+        if sys.version_info[1] == minor:
+            candidates.insert(0, sys.executable)
+        for path in filter(None, candidates):
+            if _minor_of(path) == minor:
+                found[minor] = path
+                break
+    return found
+
+
+def _minor_of(path: str) -> int:
+    code = "import sys; print(sys.version_info[1] if sys.implementation.name == 'cpython' else -1)"
+    done = subprocess.run([path, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    return int(done.stdout) if done.returncode == 0 else -1
+
+
+class Stock(Script):
+    """A stock server in a process of its own.
+
+    Args:
+        where: ``host:port``, or the path of a socket.
+        python: The interpreter.
+
+    Attributes:
+        url: Where our clients find it.
+        address: Where stock clients do.
+    """
+
+    def __init__(self, where: str | Path = "127.0.0.1:0", python: str = sys.executable) -> None:
+        super().__init__(SERVER, where, KEY.decode(), python=python)
+        said = self.line()
+        assert said, "the server did not start"
+        host, colon, port = said.rpartition(":")
+        self.address: str | tuple[str, int] = (host, int(port)) if colon else said
+        self.url = f"stock+tcp://{said}" if colon else f"stock+unix://{said}"
