@@ -497,7 +497,10 @@ class StockServer:
             exposed, token = result
             return self._made(token.typeid, token.id, exposed, self.life)
         if kind == "#ERROR" and isinstance(result, BaseException):
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # its traceback has this frame, and with it the proxy
         text = str(result)
         name, _, message = (text.rstrip().splitlines() or [""])[-1].partition(": ")
         raise RemoteError(title, name, message, text, self.url)

@@ -10,10 +10,12 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 from servers import Script
 
 KEY = b"the key of a stock server"
 MINORS = range(6, 14)
+SHA256_SINCE = 12  # the minor version of Python from which on `multiprocessing` shows the key by SHA-256
 
 #: A server with what people register, for every Python from 3.6 on.
 SERVER = """
@@ -75,20 +77,22 @@ server.serve_forever()
 
 
 @cache
-def pythons() -> dict[int, str]:
-    """Find a CPython of each minor version from 3.6 on, on the path or where pyenv has them."""
+def find(minor: int) -> str:
+    """Return the path of a CPython of a minor version, on the path or where pyenv has them; empty where none is."""
     root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-    found: dict[int, str] = {}
-    for minor in MINORS:
-        # Unlike pathlib's, this glob finds nothing where it may not look.
-        candidates = [shutil.which(f"python3.{minor}"), *glob.glob(f"{root}/versions/3.{minor}.*/bin/python3")]
-        if sys.version_info[1] == minor:
-            candidates.insert(0, sys.executable)
-        for path in filter(None, candidates):
-            if _minor_of(path) == minor:
-                found[minor] = path
-                break
-    return found
+    # Unlike pathlib's, this glob finds nothing where it may not look.
+    candidates = [shutil.which(f"python3.{minor}"), *glob.glob(f"{root}/versions/3.{minor}.*/bin/python3")]
+    if sys.version_info[1] == minor:
+        candidates.insert(0, sys.executable)
+    return next((path for path in candidates if path and _minor_of(path) == minor), "")
+
+
+def python(minor: int) -> str:
+    """Return the path of a CPython, or skip the test, which says so, where there is none."""
+    path = find(minor)
+    if not path:
+        pytest.skip(f"no CPython 3.{minor} is installed here, neither on the path nor by pyenv")
+    return path
 
 
 def _minor_of(path: str) -> int:

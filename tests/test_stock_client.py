@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import pickle
 import re
@@ -195,6 +197,20 @@ def test_objects_live_as_long_as_their_proxies(shared: ManagerClient) -> None:
     assert objects(shared) == before + 1
     del counter
     assert objects(shared) == before
+
+
+def test_an_error_keeps_no_proxy(shared: ManagerClient) -> None:
+    """Iterators go when they are through, and what has raised goes when it is let go, without a collection."""
+    before = objects(shared)
+    gc.disable()
+    try:
+        items = shared.items()
+        assert list(items) == []
+        with contextlib.suppress(KeyError):
+            shared.counter().fail("KeyError")
+        assert objects(shared) == before + 1
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_closes_gives_up_its_objects(stock: Stock, shared: ManagerClient) -> None:
