@@ -74,7 +74,10 @@ class Script:
         self.process.stdin.flush()
 
     def signal(self, number: int) -> None:
+        """Send it a signal; one that stops it has done so when this returns."""
         self.process.send_signal(number)
+        if number == signal.SIGSTOP and hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def wait(self) -> int:
         """Return the exit status."""
