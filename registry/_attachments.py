@@ -27,6 +27,7 @@ class Identity:
         plugins: Its plugins by name, with their versions.
         log: Where its events are kept: ``"memory"``, ``"process"`` or ``"disk"``.
         files: The directory of its large values, for processes of its user on its host; empty without.
+        realm: What the trust domain of its clients has behind user and host; empty where there is no log.
     """
 
     address: str
@@ -41,6 +42,7 @@ class Identity:
     plugins: dict[str, str]
     log: str = "memory"
     files: str = ""
+    realm: str = ""
 
 
 class Threads(Protocol):

@@ -285,7 +285,7 @@ class Connection(asyncio.Protocol):
         uid = self._peer.uid
         if uid is None or not hasattr(os, "geteuid") or uid != os.geteuid():
             return ""
-        return _peers.trust_domain(uid)
+        return self._server.domain
 
     def _take(self, frame: _wire.Frame) -> None:
         """Hand one frame to the host."""

@@ -91,6 +91,16 @@ class Durability:
         """The directory of the log."""
         return str(self._store.directory.path)
 
+    @property
+    def origin(self) -> str:
+        """The trust domain of our processes: what pickles are stamped with that they write."""
+        return self._store.origin
+
+    @property
+    def others(self) -> dict[str, bool]:
+        """Further stamps that pickles in the log have, and whether our processes may open them."""
+        return self._store.others
+
     # -- the start
 
     def recover(self) -> Recovered:

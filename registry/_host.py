@@ -98,6 +98,8 @@ class Host(Leases):
         files: Where large values lie that clients map; without, they are sent.
         words: What caches of reads hang on; without it none is cached.
         log: Where events are added. What comes out of one is then held until `release` says that it is safe.
+        others: Trust domains of which there may be opaque values though nobody of them comes, and whether sessions of
+            ours may read these.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Host(Leases):
         log: Log | None = None,
         files: Files | None = None,
         words: Words | None = None,
+        others: Mapping[str, bool] | None = None,
     ) -> None:
         super().__init__(lease)
         self.declarations = declarations
@@ -128,7 +131,8 @@ class Host(Leases):
         self._numbered: dict[int, Client] = {}
         self._deleted: dict[int, None] = {}
         # While every session is of one trust domain, no reply needs a second look before it leaves.
-        self._domains: set[str] = set()
+        self._domains: set[str] = set(others or ())
+        self.trusted = frozenset(domain for domain, trusted in (others or {}).items() if trusted)
         self._threads = threads
         self.control = dict(control or {})
         self._freshness = freshness
@@ -259,7 +263,7 @@ class Host(Leases):
         def deliver(output: Output) -> None:
             body = output.body
             if len(self._domains) > 1 and body:
-                body = redacted(body, client.domain)
+                body = redacted(body, client.domain, self.trusted)
             if not outbox:
                 self.dirty.append(attachment)
             if isinstance(body, bytes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import lru_cache
 from typing import Any
 
@@ -156,8 +156,11 @@ def bind(declaration: SharedObject[Any], arguments: bytes) -> tuple[list[Any], d
         return args, kwargs, given
 
 
-def redacted(body: bytes | Parts, domain: str) -> bytes | Parts:
-    """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle."""
+def redacted(body: bytes | Parts, domain: str, trusted: Container[str] = ()) -> bytes | Parts:
+    """Put an `OpaqueValue` in the place of each opaque value that the reader's domain may not unpickle.
+
+    Those of the domains that are `trusted` it may, and they come as its own.
+    """
 
     replaced = False
 
@@ -165,6 +168,8 @@ def redacted(body: bytes | Parts, domain: str) -> bytes | Parts:
         nonlocal replaced
         if type(leaf) is Carried and leaf.domain and leaf.domain != domain:
             replaced = True
+            if domain and leaf.domain in trusted:
+                return Carried(leaf.data, domain, leaf.kind)
             return OpaqueValue(leaf.kind, leaf.domain)
         return leaf
 

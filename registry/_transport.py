@@ -121,6 +121,7 @@ class Greeting:
             self.epoch = int(fields["epoch"])
             self.life = bytes(fields["life"])
             self.files = str(fields.get("files", ""))  # its directory of large values
+            self.realm = str(fields.get("realm", ""))  # what the trust domain of its clients has behind user and host
             self.durable = fields.get("log", "memory") != "memory"  # it can go on in another life
             self.protocol = int(fields["protocol"])
             self.table = Table(fields["types"], address)

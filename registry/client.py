@@ -274,8 +274,10 @@ class Home:
 
     @property
     def domain(self) -> str:
-        """The trust domain of this process: values pickled here are unpickled only in it."""
-        return _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
+        """The trust domain of this process with this server: values pickled here are unpickled only in it."""
+        domain = _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
+        greeting = self._link.greeting if self._link is not None else None
+        return f"{domain}/{greeting.realm}" if greeting is not None and greeting.realm else domain
 
     def link(self) -> Link:
         """Return this process's session with the server; it need not be connected."""

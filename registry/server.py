@@ -141,6 +141,7 @@ class ManagerServer:
         self._offset = time.time() - time.monotonic()
         self.door = Door(time.monotonic, self._later)
         self.authkey = b""
+        self.domain = _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
         self.host: Host
         self.stock: StockSessions
 
@@ -176,6 +177,8 @@ class ManagerServer:
             if self.gid is not None:
                 _addresses.admit(place, self.gid)
             recovered = self._recover(place)
+            if self._durability is not None:
+                self.domain = self._durability.origin
             epoch, life = self._begin(place, since)
             if self._durability is not None:
                 self._durability.begin(epoch, life)
@@ -204,6 +207,7 @@ class ManagerServer:
                 plugins=self.plugins.fingerprint(),
                 log=self.log,
                 files=shelf.path if shelf is not None else "",
+                realm=self.domain.partition("/")[2],
             ),
             seed=os.urandom(32),
             now=self.now(),
@@ -221,6 +225,7 @@ class ManagerServer:
             log=self._durability.log if self._durability is not None else None,
             files=shelf,
             words=self._words,
+            others=self._durability.others if self._durability is not None else None,
         )
         threads.host = self.host
         self._threads = threads
@@ -392,6 +397,11 @@ class ManagerServer:
             if ended:
                 log.info("process of %s has ended while the server was down", client.label)
                 self.host.end(client, self.now())
+            elif client.domain not in ("", self.domain):
+                log.info("%s belongs to where the log comes from", client.label)
+                self.host.end(client, self.now())
+                if pidfd is not None:
+                    os.close(pidfd)
             elif pidfd is not None:
                 self.lifelines.watch(client, pidfd)
         self.stock.recall(self.lifelines)

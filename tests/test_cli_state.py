@@ -140,12 +140,13 @@ def test_verify_fails_where_a_replay_leads_elsewhere(
     """The snapshot that differs is named, exit 1; to people who look on it is told how far it is."""
     used()
     ((_, path),) = Directory(home / "x" / "state").snapshots()
+    secret = Directory(home / "x" / "state").own_secret()
     picture, image = _format.read_snapshot(path.read_bytes())
     engine = _image.restore(_plugins.load(["registry_containers"]).declarations, bytes(image))
     counter = engine.find("counter", "c")
     assert counter is not None
     counter.instance.incr()
-    path.write_bytes(b"".join(map(bytes, _format.pack_snapshot(picture, _image.capture(engine)))))
+    path.write_bytes(b"".join(map(bytes, _format.pack_snapshot(picture, _image.capture(engine), secret))))
     monkeypatch.setattr("registry._log._recovery.PROGRESS", 3)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert cli.run(["state", "verify", "x", "--json"]) == 1
@@ -327,7 +328,7 @@ def test_restore_asks_before_it_replaces(
     assert len(asked) == 2 and asked[0].startswith("registry: the state in ") and asked[0].endswith(" Restore it?")
     assert f"what was there before is in {home}/x/state/before-restore-1" in capsys.readouterr().err
     found = said(capsys, "restore", backup, "y")
-    assert found.keys() == {"directory", "index", "epoch", "aside", "started"}
+    assert found.keys() == {"directory", "index", "epoch", "aside", "own", "closed", "started"}
     assert (found["directory"], found["aside"], found["started"]) == (str(home / "y" / "state"), None, None)
     with serving("y"), client("y") as shared:
         assert shared.dict("prices")["BTC"] == 97_000

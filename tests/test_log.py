@@ -223,7 +223,7 @@ def test_after_a_loss_of_power_the_tail_may_have_holes(tmp_path: Path, monkeypat
     monkeypatch.setattr(_recovery, "boot", lambda: "another")
     assert read(tmp_path).index == last - 1
     # The same hole before a record that was written when all of that was on the disk.
-    writer = _format.Writer(last + 1, 0)
+    writer = _format.Writer(last + 1, 0, Directory(tmp_path).own_secret())
     writer.add(SessionEnded(now=START, session=1), [])
     segment.write_bytes(hole + writer.take(synced=last))
     with pytest.raises(RegistryError, match="is whole"):
@@ -242,12 +242,13 @@ def test_a_loss_of_power_may_leave_a_segment_without_the_end_of_the_one_before(
     log.end(fold=False)
     (_, first), (_, second) = Directory(tmp_path).segments()
     data, behind = first.read_bytes(), second.read_bytes()
+    secret = Directory(tmp_path).own_secret()
     head, offset = _format.read_segment(behind)
     start, end, last = offsets(data)[-2]
     for length, index in ((end, last), (start + 10, last - 1)):
         first.write_bytes(data[:length])
         for synced in (index, index + 1):
-            second.write_bytes(_format.pack_segment(structs.replace(head, synced=synced)) + behind[offset:])
+            second.write_bytes(_format.pack_segment(structs.replace(head, synced=synced), secret) + behind[offset:])
             with pytest.raises(RegistryError, match="there are later ones in|what came before event"):
                 read(tmp_path)
             with monkeypatch.context() as elsewhere:
@@ -258,7 +259,7 @@ def test_a_loss_of_power_may_leave_a_segment_without_the_end_of_the_one_before(
                 else:
                     found = read(tmp_path)
                     assert (found.index, found.beyond) == (index, [second])
-    second.write_bytes(_format.pack_segment(structs.replace(head, synced=0)) + behind[offset:])
+    second.write_bytes(_format.pack_segment(structs.replace(head, synced=0), secret) + behind[offset:])
     monkeypatch.setattr(_recovery, "boot", lambda: "another")
     after = Written(tmp_path)
     after.begin()
@@ -642,7 +643,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("text", [b"\xa3\xff\xff\xff", b"\xa1\x80"])
 def test_a_head_that_is_no_text_where_one_should_be_is_refused(text: bytes) -> None:
     """Although its sum is right, as of a head that a faulty writer has written."""
-    description = _format.Description(_format.FORMAT, 1, 0, 0, "boot", {}, bytes(16), 1, 1.0)
+    description = _format.Description(1, 1, 0, 0, "boot", {}, bytes(16), 1, 1.0)
     head = msgspec.msgpack.encode(description).replace(
         msgspec.msgpack.encode(
             "boot",
@@ -650,6 +651,6 @@ def test_a_head_that_is_no_text_where_one_should_be_is_refused(text: bytes) -> N
         + b"\xa4code",
         text + b"\xa4code",
     )
-    data = _format._LENGTH.pack(_format.SEGMENT, len(head)) + head
+    data = _format._LENGTH.pack(_format.UNSEALED_SEGMENT, len(head)) + head
     with pytest.raises(_format.Unreadable, match="of another version"):
         _format.read_segment(data + _format._SUM.pack(zlib.crc32(data)))

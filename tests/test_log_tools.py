@@ -38,6 +38,9 @@ def lives(path: Path, count: int = 3, calls: int = 6) -> bytes:
     return _image.capture(log.engine)
 
 
+BESIDE = ("epoch", "secret")  # what is in the directory and no file of the log
+
+
 def content(path: Path) -> dict[str, bytes]:
     """Return all files below a directory, but for locks."""
     return {
@@ -69,7 +72,7 @@ def put_back(backup: Path, path: Path) -> Path | None:
     try:
         return _restore.restore(
             source, manifest.index, manifest.chain, manifest.epoch, Directory(path), EpochFile(path / "epoch")
-        )
+        ).aside
     finally:
         source.close()
 
@@ -89,7 +92,7 @@ def test_a_check_reads_and_replays_everything(tmp_path: Path) -> None:
     assert [each.agrees for each in found.snapshots.values()] == [None, True]
     assert found.first == min(found.snapshots) + 1
     assert found.replayed == found.index + 1 - found.first
-    size = sum(len(data) for name, data in before.items() if name != "epoch")
+    size = sum(len(data) for name, data in before.items() if name not in BESIDE)
     assert found.bytes == size
 
 
@@ -140,11 +143,12 @@ def test_a_snapshot_of_another_state_is_named(tmp_path: Path) -> None:
     lives(tmp_path)
     index, path = Directory(tmp_path).snapshots()[-1]
     picture, image = _format.read_snapshot(path.read_bytes())
+    secret = Directory(tmp_path).own_secret()
     engine = _image.restore(_plugins.load(PLUGINS).declarations, bytes(image))
     counter = engine.find("counter", "c")
     assert counter is not None
     counter.instance.incr()
-    path.write_bytes(b"".join(map(bytes, _format.pack_snapshot(picture, _image.capture(engine)))))
+    path.write_bytes(b"".join(map(bytes, _format.pack_snapshot(picture, _image.capture(engine), secret))))
     found = checked(tmp_path)
     assert found.snapshots[index].agrees is False
     assert f"{path} has not the state that the events lead to" in found.failures[0]
@@ -202,7 +206,7 @@ def test_files_are_held_though_they_are_removed(tmp_path: Path) -> None:
         path.unlink()
     (tmp_path / f"{index + 1:020d}.segment").write_bytes(b"of later")
     assert {path.name: held.read(path) for _, path in (*held.segments(), *held.snapshots())} == {
-        name: data for name, data in before.items() if name != "epoch"
+        name: data for name, data in before.items() if name not in BESIDE
     }
     found = _check.check(held, (index, read_chain(before)), _plugins.load(PLUGINS), upto=index)
     assert found.hash == _check.hashed(image)
@@ -266,7 +270,7 @@ def test_a_backup_is_the_state(tmp_path: Path) -> None:
     assert _image.capture(found.engine) == image
     assert (found.index, found.snapshot) == (manifest.index, manifest.snapshot)
     assert [each.name for each in manifest.files] == sorted(
-        name for name in content(tmp_path / "c") if name != "epoch"
+        name for name in content(tmp_path / "c") if name not in BESIDE
     )[::1]
     with tarfile.open(tmp_path / "b.tar") as tar:  # as any tool reads it
         assert tar.getnames() == [*(each.name for each in manifest.files), "manifest"]
@@ -428,16 +432,18 @@ def test_the_old_log_is_kept_aside(tmp_path: Path) -> None:
     backed_up(tmp_path / "a", tmp_path / "b.tar")
     lives(tmp_path / "c", 1, calls=9)
     second = _image.capture(read(tmp_path / "c").engine)
-    files = {name: data for name, data in content(tmp_path / "c").items() if name != "epoch"}
+    files = {name: data for name, data in content(tmp_path / "c").items() if name not in BESIDE}
     aside = put_back(tmp_path / "b.tar", tmp_path / "c")
     assert aside == tmp_path / "c" / "before-restore-1"
     assert content(aside) == files
     assert _image.capture(read(tmp_path / "c").engine) == first
-    index, chain, epoch = _recovery.reach(Directory(aside))
+    source = Directory(aside)
+    source.judged_by(None)
+    index, chain, epoch = _recovery.reach(source)
     again = _restore.restore(
-        Directory(aside), index, chain, epoch, Directory(tmp_path / "c"), EpochFile(tmp_path / "c" / "epoch")
+        source, index, chain, epoch, Directory(tmp_path / "c"), EpochFile(tmp_path / "c" / "epoch")
     )
-    assert again == tmp_path / "c" / "before-restore-2"
+    assert again.own and again.aside == tmp_path / "c" / "before-restore-2"
     assert _image.capture(read(tmp_path / "c").engine) == second
 
 
@@ -530,6 +536,7 @@ def test_a_crash_leaves_one_or_the_other(tmp_path: Path) -> None:
         assert log.epoch.counted() == (3 if image == old else 3 + _restore.STEP)
         assert not any((path / name).exists() for name in ("restore.new", "restoring", "restored"))
         if image == new:
+            shutil.copy(path / "secret", path / "before-restore-1")
             assert _image.capture(read(path / "before-restore-1").engine) == old
         else:
             assert not list(path.glob("before-*"))
@@ -579,7 +586,9 @@ def test_a_start_goes_on_with_a_restore(tmp_path: Path) -> None:
     restored.mkdir()
     for path in _restore._log_files(tmp_path / "c"):
         path.rename(restored / path.name)
-    index, chain, _ = _recovery.reach(Directory(restored))
+    staged = Directory(restored)
+    staged.judged_by(Directory(tmp_path / "c").own_secret())
+    index, chain, _ = _recovery.reach(staged)
     (restored / "plan").write_bytes(msgspec.json.encode(_restore.Plan(index, chain, 5000, "before-restore-1")))
     log = Written(tmp_path / "c")
     log.begin()

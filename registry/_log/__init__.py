@@ -6,6 +6,7 @@ remembered replies. Events are written before what comes out of them leaves the 
 ===============  =========================================================================
 ``_format``      the bytes of segments, records and snapshots; no I/O
 ``_files``       the directory
+``_secret``      seals, which nobody can make who does not have the directory's secret
 ``_segments``    writing: which events are safe
 ``_recovery``    reading: every byte is checked, and damage is refused
 ``_code``        what events run through; a replay needs the same
@@ -14,6 +15,7 @@ remembered replies. Events are written before what comes out of them leaves the 
 ``_check``       everything that is there, read and replayed
 ``_backup``      one file with a consistent state
 ``_restore``     another log in the place of the one that is there
+``_pickles``     which pickles a log holds, and whose
 ``_dump``        what people can read
 ===============  =========================================================================
 

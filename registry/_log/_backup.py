@@ -147,7 +147,7 @@ def _write(
     code: dict[str, str] = {}
     if newest is not None:
         _, picture, _ = newest
-        extent, code, epoch = Extent(picture.index, picture.chain), picture.code, max(epoch, picture.epoch)
+        extent, code, epoch = Extent.of(picture), picture.code, max(epoch, picture.epoch)
     snapshot, sums = extent.snapshot, {extent.snapshot: extent.chain}
     segments = {}
     for segment, _, record in _recovery.walk(directory, extent, upto):
@@ -211,6 +211,7 @@ class Backup(Directory):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.judged_by(None)  # by whom is up to who restores it
         self._file = open(path, "rb")
         try:
             self._tar = tarfile.open(fileobj=self._file, mode="r:")

@@ -116,7 +116,7 @@ def _read(directory: Directory, index: int, path: Path, found: Checked) -> Snaps
     data = directory.read(path)
     found.bytes += len(data)
     try:
-        picture, image = _recovery.read_snapshot(data, index)
+        picture, image = _recovery.read_snapshot(directory, path, data, index)
     except Unreadable as error:
         raise _recovery.damaged(path, 0, f"{error}, somewhere in its {len(data)} bytes") from None
     return Snapshot(path, len(data), picture, hashed(image))
@@ -144,7 +144,8 @@ def _walk(
             found.segments.append(segment)
         sums[record.last] = record.sum
         snapshot = found.snapshots.get(record.last)
-        if snapshot is not None and snapshot.picture.chain != record.sum:
+        said = snapshot.picture if snapshot is not None else None
+        if said is not None and (said.chain, said.seal) != (record.sum, record.seal):
             raise _recovery.unlike_snapshot(segment, record)
         replay.take(segment, names, record)
         if record.last - told >= _recovery.PROGRESS:
@@ -181,7 +182,9 @@ class _Replay:
             else:
                 self._skip(index + 1, "what came before them is not kept any more")
             return
-        image = bytes(_recovery.read_snapshot(self._directory.read(snapshot.path), index)[1])
+        image = bytes(
+            _recovery.read_snapshot(self._directory, snapshot.path, self._directory.read(snapshot.path), index)[1]
+        )
         try:
             engine = _image.restore(self._declarations, image)
         except Exception as error:  # noqa: BLE001 - a factory or load() of a user's class may raise anything

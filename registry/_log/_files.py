@@ -3,6 +3,7 @@
 ::
 
     lock                            held by the server, or by whoever changes the files in its place
+    secret                          what the files are sealed with, see `_secret`; made with the first of them
     00000000000000000042.segment    the events from 42 on, see `_format`
     00000000000000000041.snapshot   the state after event 41
     *.torn                          what was cut from the end of a segment
@@ -27,7 +28,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry import _peers
+from registry._addresses import load_key
 from registry._addresses._files import about, sync_directory, write_all
+from registry._log._secret import Secret
 
 NAMED = re.compile(r"(\d{20})\.(segment|snapshot)")
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -44,6 +47,34 @@ class Directory:
     def __init__(self, path: str | os.PathLike[str], life: int = 0) -> None:
         self.path = Path(path)
         self.life = life
+        self._secret: Secret | None = None
+        self._is_judged = True
+
+    @property
+    def secret(self) -> Secret | None:
+        """What its files must be sealed with; None where that is not looked at, see `judged_by`.
+
+        Where it has no secret, there are no seals that it takes.
+        """
+        if self._secret is None and self._is_judged:
+            try:
+                self._secret = Secret(load_key(self.path / "secret"))
+            except FileNotFoundError:
+                return Secret(os.urandom(32))
+        return self._secret
+
+    def judged_by(self, secret: Secret | None) -> None:
+        """Have its files judged by the secret of another directory, or by none."""
+        self._secret, self._is_judged = secret, secret is not None
+
+    def own_secret(self) -> Secret:
+        """Return its secret, which is made, and on the disk, where there was none."""
+        secret = self._secret
+        if secret is None:
+            secret = Secret(load_key(self.path / "secret", create=True))
+            sync_directory(os.fspath(self.path / "secret"))
+            self.judged_by(secret)
+        return secret
 
     def ensure(self) -> None:
         """Make the directory where it is missing, for this account alone."""

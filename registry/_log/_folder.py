@@ -37,9 +37,12 @@ def fold(path: str, spec: tuple[object, object], upto: int, expected: dict[str, 
         life=b"",
         epoch=found.engine.epoch,
         made=time.time(),
+        seal=found.seal,
+        origin=found.origin,
+        others=found.others,
     )
     image = _image.capture(found.engine)
-    directory.put(directory.snapshot(found.index), _format.pack_snapshot(picture, image))
+    directory.put(directory.snapshot(found.index), _format.pack_snapshot(picture, image, directory.own_secret()))
     return {"index": found.index, "chain": found.chain}
 
 

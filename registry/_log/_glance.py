@@ -13,7 +13,7 @@ import attrs
 
 from registry._log import _format, _restore
 from registry._log._files import Directory
-from registry._log._format import Unreadable
+from registry._log._format import NotSealed, Unreadable
 
 HEAD = 1 << 20  # bytes; what a file says of itself is far shorter
 
@@ -62,11 +62,11 @@ def glance(directory: Directory, head: int = 0) -> Glance:
             continue
         found.snapshots += 1
         try:
-            said = _format.peek_snapshot(data).index
+            said = _format.peek_snapshot(data, directory.secret).index
             if said != index:
                 raise Unreadable(f"it is that of event {said}")
             found.newest = index
-        except Unreadable as error:
+        except (Unreadable, NotSealed) as error:
             found.failures.append(f"{path} cannot be used: {error}")
     for first, path in segments:
         data = _begin(path, found)
@@ -74,9 +74,11 @@ def glance(directory: Directory, head: int = 0) -> Glance:
             continue
         found.segments += 1
         try:
-            said = _format.read_segment(data)[0].first
+            said = _format.read_segment(data, directory.secret)[0].first
             if said != first:
                 raise Unreadable(f"it says that it begins with event {said}")
+        except NotSealed as error:
+            found.failures.append(f"{path} cannot be read: {error}")
         except Unreadable as error:
             if first != segments[-1][0]:  # the head of the last one may be torn
                 found.failures.append(f"{path} cannot be read: {error}")

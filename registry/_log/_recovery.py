@@ -30,7 +30,7 @@ from registry._events import AnyEvent, Call, Create, Event, Verdicts
 from registry._log import _format
 from registry._log._code import changes
 from registry._log._files import Directory, boot
-from registry._log._format import Description, Names, Picture, Record, Unreadable
+from registry._log._format import Description, Names, NotSealed, Picture, Record, Unreadable
 from registry.declarations import SharedObject
 from registry.errors import CodeChanged, RegistryError
 
@@ -88,7 +88,9 @@ class Extent:
 
     Attributes:
         snapshot: The event behind which it is read, that of a snapshot; 0 where there is none.
-        chain: The sum of the record of the last event.
+        chain: The sum of the record of the last event, `seal` its seal.
+        origin: The stamp of the pickles that the last life has taken; empty where there is nothing.
+        others: Further stamps that pickles have, and whether readers of `origin` may open them.
         tail: The last segment, None if there is none.
         unsure: Segments before it that may not be on the disk as they are shown.
         beyond: Segments behind it that a loss of power has left without what comes before them.
@@ -96,9 +98,24 @@ class Extent:
 
     snapshot: int = 0
     chain: int = 0
+    seal: bytes = b""
+    origin: str = ""
+    others: dict[str, bool] = attrs.field(factory=dict)
     tail: Segment | None = None
     unsure: list[Segment] = attrs.field(factory=list)
     beyond: list[Path] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, picture: Picture) -> Extent:
+        """Return that of a log which begins with a snapshot."""
+        extent = cls()
+        extent.begin(picture)
+        return extent
+
+    def begin(self, picture: Picture) -> None:
+        """Begin with a snapshot."""
+        self.snapshot, self.chain, self.seal = picture.index, picture.chain, picture.seal
+        self.origin, self.others = picture.origin, picture.others
 
 
 @attrs.define
@@ -128,6 +145,20 @@ def damaged(path: Path, offset: int, what: str) -> RegistryError:
     return RegistryError(
         f"{path} is damaged at byte {offset}: {what}. Nothing of it is served, nothing was changed; restore a backup "
         "with `registry state restore`, or move the directory away to begin anew"
+    )
+
+
+class ForgedLog(RegistryError):
+    """A log that nobody has written who has the secret of its directory."""
+
+
+def forged(directory: Directory, path: Path, error: NotSealed) -> ForgedLog:
+    """Return the error that refuses a file which is whole, and not of this directory."""
+    return ForgedLog(
+        f"{path} is forged, or comes from elsewhere: at byte {error.offset} {error}, and the log has that in "
+        f"{directory.path / 'secret'}. Nothing of it is served, nothing was changed; restore a backup with "
+        "`registry state restore`. If the log is yours, of another directory or of an earlier version: move "
+        f"{directory.path} away, and restore it from there"
     )
 
 
@@ -179,26 +210,30 @@ def _load(directory: Directory, declarations: Mapping[str, SharedObject[Any]], f
     if newest is not None:
         _, picture, image = newest
         found.engine = _image.restore(declarations, bytes(image))
-        found.chain, found.snapshot = picture.chain, picture.index
+        found.begin(picture)
 
 
 def newest_snapshot(directory: Directory, warn: Callable[[str], None]) -> tuple[Path, Picture, memoryview] | None:
     """Return the newest snapshot that is whole."""
     for index, path in reversed(directory.snapshots()):
         try:
-            return path, *read_snapshot(directory.read(path), index)
+            return path, *read_snapshot(directory, path, directory.read(path), index)
         except Unreadable as error:
             warn(f"{path} cannot be used: {error}; an older snapshot is used")
     return None
 
 
-def read_snapshot(data: bytes, index: int) -> tuple[Picture, memoryview]:
+def read_snapshot(directory: Directory, path: Path, data: bytes, index: int) -> tuple[Picture, memoryview]:
     """Return what the snapshot of an event says of itself, and the image.
 
     Raises:
         Unreadable: It is damaged, or that of another event.
+        ForgedLog: It is not sealed as the files of the directory are.
     """
-    picture, image = _format.read_snapshot(data)
+    try:
+        picture, image = _format.read_snapshot(data, directory.secret)
+    except NotSealed as error:
+        raise forged(directory, path, error) from None
     if picture.index != index:
         raise Unreadable(f"it is that of event {picture.index}")
     return picture, image
@@ -228,11 +263,11 @@ def _replay(
                 step(found, event, digest, verdicts)
                 if found.replayed % PROGRESS == 0:
                     progress(found.index, upto or head[0])
-        elif record.last == found.snapshot and record.sum != found.chain:
+        elif record.last == found.snapshot and (record.sum, record.seal) != (found.chain, found.seal):
             raise unlike_snapshot(segment, record)
         chains[record.last] = record.sum
         if record.last == found.index:
-            found.chain = record.sum
+            found.chain, found.seal = record.sum, record.seal
     expected = upto if upto is not None else head[0]
     if found.index < expected or (upto is None and chains.get(head[0], head[1]) != head[1]):
         raise cut(directory, found.index, expected)
@@ -271,6 +306,7 @@ def walk(directory: Directory, found: Extent, upto: int | None) -> Iterator[tupl
     segments = directory.segments()
     behind = [first for first, _ in segments[1:]]
     index = chain = -1  # of what comes before
+    seal = b""
     for place, (first, path) in enumerate(segments):
         is_last = place == len(behind)
         if not is_last and behind[place] <= found.snapshot + 1:
@@ -278,20 +314,25 @@ def walk(directory: Directory, found: Extent, upto: int | None) -> Iterator[tupl
         if upto is not None and first > upto:
             break
         data = directory.read(path)
-        segment, offset = _describe(path, first, data, is_last)
+        segment, offset = _describe(directory, path, first, data, is_last)
         if offset == 0:
             _go_on(found, segment)
             return
+        said = segment.description
         if index < 0:
-            index, chain = first - 1, segment.description.chain
-            if index > found.snapshot or (index == found.snapshot and chain != found.chain):
+            index, chain, seal = first - 1, said.chain, said.seal
+            if index > found.snapshot or (index == found.snapshot and (chain, seal) != (found.chain, found.seal)):
                 raise gap(directory, first, found.snapshot)
-        if (index + 1, chain) != (first, segment.description.chain):
+        if (index + 1, chain, seal) != (first, said.chain, said.seal):
             raise damaged(path, 0, f"it continues another log, or what came before event {first} is missing")
+        found.origin, found.others = said.origin, said.others
         names = Names()
-        for record in _format.records(data, offset, index, chain):
-            yield segment, names, record
-            index, chain, offset = record.last, record.sum, record.end
+        try:
+            for record in _format.records(data, offset, index, chain, directory.secret, seal):
+                yield segment, names, record
+                index, chain, seal, offset = record.last, record.sum, record.seal, record.end
+        except NotSealed as error:
+            raise forged(directory, path, error) from None
         segment.index, segment.chain, segment.end = index, chain, offset
         _go_on(found, segment)
         later = [path for _, path in segments[place + 1 :]]
@@ -325,7 +366,7 @@ def reach(directory: Directory) -> tuple[int, int, int]:
     newest = newest_snapshot(directory, unusable.append)
     extent, epoch = Extent(), 0
     if newest is not None:
-        extent, epoch = Extent(newest[1].index, newest[1].chain), newest[1].epoch
+        extent, epoch = Extent.of(newest[1]), newest[1].epoch
     index, chain = extent.snapshot, extent.chain
     for segment, _, record in walk(directory, extent, None):
         epoch = max(epoch, segment.description.epoch)
@@ -346,13 +387,15 @@ def beginning(directory: Directory) -> Extent:
         description, _ = _format.read_segment(directory.read(path))
     except Unreadable:
         return Extent(first - 1)  # the walk judges it
-    return Extent(first - 1, description.chain)
+    return Extent(first - 1, description.chain, description.seal)
 
 
-def _describe(path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segment, int]:
+def _describe(directory: Directory, path: Path, first: int, data: bytes, is_last: bool) -> tuple[Segment, int]:
     """Return a segment that is about to be read, and where its records begin; 0 if it was torn at its very head."""
     try:
-        description, offset = _format.read_segment(data)
+        description, offset = _format.read_segment(data, directory.secret)
+    except NotSealed as error:
+        raise forged(directory, path, error) from None
     except Unreadable as error:
         if not is_last or _format.judge(data, 0, first, same_boot=True) is not None:
             raise damaged(path, 0, str(error)) from None

@@ -17,14 +17,19 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import attrs
 import msgspec
+from msgspec import structs
 
 from registry._addresses import EpochFile
 from registry._addresses._files import sync_directory
-from registry._log import _recovery
+from registry._log import _format, _pickles, _recovery
 from registry._log._files import NAMED, Directory
+from registry._log._format import FORMAT, Unreadable
+from registry._log._secret import Secret
 from registry.errors import RegistryError
 
 STEP = 1000  # lives that are left out
@@ -41,10 +46,47 @@ class Plan(msgspec.Struct, frozen=True):
     aside: str
 
 
+def is_own(source: Directory, secret: Secret) -> bool:
+    """Tell whether a log was written with a secret, every head, record and snapshot of it. It is whole."""
+    source.judged_by(secret)
+    try:
+        _recovery.reach(source)
+    except _recovery.ForgedLog:
+        return False
+    finally:
+        source.judged_by(None)
+    return True
+
+
+@attrs.frozen
+class Restored:
+    """What came of it.
+
+    Attributes:
+        aside: Where the old log is now, None if there was none.
+        own: Whether the new one was written with the secret of this directory.
+        closed: How many pickles of which stamps nobody can open.
+    """
+
+    aside: Path | None
+    own: bool
+    closed: dict[str, int]
+
+
 def restore(
-    source: Directory, index: int, chain: int, number: int, directory: Directory, epoch: EpochFile
-) -> Path | None:
+    source: Directory,
+    index: int,
+    chain: int,
+    number: int,
+    directory: Directory,
+    epoch: EpochFile,
+    trust: Collection[str] = (),
+) -> Restored:
     """Put a log in the place of the one that is there. Its directory is taken.
+
+    One that was not written with the secret of this directory comes from elsewhere: whoever made it may have put stamps
+    on pickles as he liked. It is sealed anew, and begins to use another stamp, so that no pickle in it is opened by
+    anybody. Those of the stamps that are trusted are.
 
     Args:
         source: The new one; it has been checked.
@@ -52,21 +94,30 @@ def restore(
         number: The highest epoch in it.
         directory: Where it is to be.
         epoch: The epoch file that belongs there.
-
-    Returns:
-        Where the old log is now, None if there was none.
+        trust: The stamps of pickles that may be opened again.
 
     Raises:
         RegistryError: The epoch file is damaged, or the source is no longer what it was; nothing was changed.
     """
     finish(directory, epoch)
     plan = Plan(index, chain, max(epoch.counted(), number) + STEP, _aside(directory))
+    secret = directory.own_secret()
+    pickles = _pickles.in_log(source)
+    own = is_own(source, secret)
+    unknown = set(trust) - set(pickles)
+    if unknown:
+        raise RegistryError(
+            f"{source.path} holds no pickles of {', '.join(sorted(unknown))}, only of "
+            f"{', '.join(sorted(pickles)) or 'nobody'}. Nothing was changed"
+        )
+    files = _files(source) if own and not trust else _sealed_anew(source, secret, own, pickles, trust)
     stage = directory.path / _NEW
     try:
         stage.mkdir(mode=0o700)
         staged = Directory(stage)
-        for _, path in (*source.snapshots(), *source.segments()):
-            staged.put(stage / path.name, [source.read(path)])
+        staged.judged_by(secret)
+        for name, content in files:
+            staged.put(stage / name, content)
         if _recovery.reach(staged)[:2] != (index, chain):
             raise RegistryError(f"{source.path} has been changed while it was read; nothing was done")
         staged.put(stage / _PLAN, [msgspec.json.encode(plan)])
@@ -77,7 +128,46 @@ def restore(
     sync_directory(os.fspath(directory.path / _PLAN))
     finish(directory, epoch)
     aside = directory.path / plan.aside
-    return aside if aside.is_dir() else None
+    closed = {stamp: count for stamp, count in pickles.items() if count and not (own or stamp in trust)}
+    return Restored(aside if aside.is_dir() else None, own, closed)
+
+
+def _files(source: Directory) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield names and contents of the files of a log, as they are."""
+    for _, path in (*source.snapshots(), *source.segments()):
+        yield path.name, [source.read(path)]
+
+
+def _sealed_anew(
+    source: Directory, secret: Secret, own: bool, stamps: Iterable[str], trust: Collection[str]
+) -> Iterator[tuple[str, list[bytes | memoryview]]]:
+    """Yield names and contents of the files of a log, as they are written with another secret, or with other trust."""
+    origin, others = _pickles.drawn(), dict.fromkeys(stamps, False)
+    if own:
+        newest = _recovery.newest_snapshot(source, lambda text: None)
+        extent = _recovery.Extent() if newest is None else _recovery.Extent.of(newest[1])
+        for _ in _recovery.walk(source, extent, None):
+            pass
+        origin, others = extent.origin, dict(extent.others)
+    others.update(dict.fromkeys(trust, True))
+    others.pop(origin, None)
+    change = {"origin": origin, "others": others}
+    seals: dict[int, bytes] = {}
+    seal = b""
+    for _, path in source.segments():
+        data = source.read(path)
+        try:
+            content, seal = _format.sealed_anew(data, secret, seal, change, seals)
+        except Unreadable:
+            content = data  # the last one, torn at its head
+        yield path.name, [content]
+    for index, path in source.snapshots():
+        try:
+            picture, image = _format.read_snapshot(source.read(path))
+        except Unreadable:
+            continue  # one that is not needed
+        picture = structs.replace(picture, format=FORMAT, seal=seals.get(index, b""), **change)
+        yield path.name, list(_format.pack_snapshot(picture, image, secret))
 
 
 def is_unfinished(directory: Directory) -> bool:

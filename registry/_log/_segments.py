@@ -29,6 +29,7 @@ from registry._events import Event, Output, Verdicts
 from registry._log import _format
 from registry._log._files import Directory
 from registry._log._format import Description, Writer
+from registry._log._secret import Secret
 
 NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 RETRY = 0.1  # seconds between two attempts to write where there is no space
@@ -135,6 +136,7 @@ class SegmentLog:
         self._on_safe = on_safe
         self._on_failure = on_failure
         self._say = say
+        self._secret: Secret
         self._writer: Writer
         self._file: _File
         self._thread: threading.Thread | None = None
@@ -155,7 +157,8 @@ class SegmentLog:
             OSError: It cannot be written.
         """
         self.index = self.safe = self.synced = description.first - 1
-        self._writer = Writer(self.index, description.chain)
+        self._secret = self.directory.own_secret()
+        self._writer = Writer(self.index, description.chain, self._secret, description.seal)
         self._file = self._open(description)
         self.first, self.size = description.first, self._file.synced_size
         self._thread = threading.Thread(target=self._run, name="registry log", daemon=True)
@@ -165,6 +168,11 @@ class SegmentLog:
     def chain(self) -> int:
         """The sum of the last record."""
         return self._writer.chain
+
+    @property
+    def seal(self) -> bytes:
+        """The seal of the last record."""
+        return self._writer.seal
 
     def append(self, event: Event, outputs: list[Output], verdicts: Verdicts = ()) -> None:
         """Add an event that has been applied, with what came out of it."""
@@ -200,7 +208,7 @@ class SegmentLog:
 
     def roll(self, description: Description, closed: Callable[[], None]) -> None:
         """Go on in another segment; `closed` is called here once the one before is whole and on the disk."""
-        self._writer = Writer(self.index, self._writer.chain)
+        self._writer = Writer(self.index, self._writer.chain, self._secret, self._writer.seal)
         self.first, self.size = description.first, 0
         self._give(lambda log: log._roll(description, closed))
 
@@ -321,7 +329,7 @@ class SegmentLog:
         self._rolled.append((before, closed))
 
     def _open(self, description: Description) -> _File:
-        head = _format.pack_segment(description)
+        head = _format.pack_segment(description, self._secret)
         return _File(self.directory.open(self.directory.segment(description.first), head), len(head))
 
     def _with_space(self, attempt: Callable[[], None]) -> None:

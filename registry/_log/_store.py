@@ -12,7 +12,7 @@ from typing import Any
 from registry import _image
 from registry._addresses import EpochFile, ServerLock
 from registry._engine import Engine
-from registry._log import _format, _recovery, _restore
+from registry._log import _format, _pickles, _recovery, _restore
 from registry._log._code import code
 from registry._log._files import Directory, boot
 from registry._log._folding import Folded, Folding
@@ -57,6 +57,8 @@ class Store:
         self.code = code(plugins)
         self.log = SegmentLog(self.directory, disk=disk, post=post, on_safe=on_safe, on_failure=on_failure, say=say)
         self.snapshot = 0  # the event of the newest one
+        self.origin = ""  # the stamp of pickles from now on
+        self.others: dict[str, bool] = {}  # that pickles have, and whether readers of `origin` may open them
         self.folding: Folding | None = None
         self._epoch = epoch
         self._post = post
@@ -94,6 +96,9 @@ class Store:
         found = _recovery.recover(self.directory, self.plugins.declarations, self.code, head, progress=progress)
         self._found = found
         self.snapshot = found.snapshot
+        self.origin, self.others = _pickles.taken_over(found)
+        if found.origin not in ("", self.origin):
+            self._say(self._closed_pickles(found))
         for text in found.warnings:
             self._say(text)
         if found.index:
@@ -102,6 +107,15 @@ class Store:
                 f"{found.index}, {found.replayed} of them replayed, in {time.monotonic() - began:.1f} s"
             )
         return found
+
+    def _closed_pickles(self, found: Recovered) -> str:
+        """Return what people are to know of a log that was written by another user, or on another machine."""
+        count = _pickles.in_image(_image.capture(found.engine))[found.origin]
+        return (
+            f"the log in {self.directory.path} was written as {found.origin}, and this server is {self.origin}: "
+            f"{count} values in it that are pickles stay closed. To open them: `registry state backup FILE`, then "
+            f"`registry state restore FILE --trust {found.origin}`"
+        )
 
     def begin(self, number: int, life: bytes) -> None:
         """Begin to write, as the life of this number and id."""
@@ -112,12 +126,12 @@ class Store:
         self.directory.life = number
         self.directory.sweep()
         salvage(self.directory, found, number)
-        self.log.begin(self._describe(found.index, found.chain, found.index))
+        self.log.begin(self._describe(found.index, found.chain, found.index, found.seal))
         self._first = self.log.first
         if found.index:
             self._epoch.record(found.index, found.chain)
 
-    def _describe(self, index: int, chain: int, synced: int) -> Description:
+    def _describe(self, index: int, chain: int, synced: int, seal: bytes) -> Description:
         return Description(
             format=_format.FORMAT,
             first=index + 1,
@@ -128,6 +142,9 @@ class Store:
             life=self._life,
             epoch=self._number,
             began=time.time(),
+            seal=seal,
+            origin=self.origin,
+            others=self.others,
         )
 
     # -- while it is served
@@ -155,7 +172,7 @@ class Store:
             log.when_synced(lambda: then(index))
             return
         self._closed += log.size  # segments that are closed for a backup are folded with those that follow
-        log.roll(self._describe(index, log.chain, 0), lambda: then(index))
+        log.roll(self._describe(index, log.chain, 0, log.seal), lambda: then(index))
 
     def fold(self, upto: int, start: Folding.Start, done: Callable[[Folded], None]) -> None:
         """Fold the closed segments up to an event into a snapshot, unless that is under way already."""
@@ -188,8 +205,12 @@ class Store:
             life=self._life,
             epoch=self._number,
             made=time.time(),
+            seal=self.log.seal,
+            origin=self.origin,
+            others=self.others,
         )
-        content = _format.pack_snapshot(picture, _image.capture(engine)) if index > self.snapshot else ()
+        secret = self.directory.own_secret()
+        content = _format.pack_snapshot(picture, _image.capture(engine), secret) if index > self.snapshot else ()
 
         def write() -> None:
             if index > self.snapshot:

@@ -60,7 +60,7 @@ class StockConnection:
         here = self._server.address
         self._outgoing = _messages.outgoing(here)
         self._seal = _messages.opaque(domain)
-        self._incoming = _messages.incoming(domain, here, self._server.url, self._exposed)
+        self._incoming = _messages.incoming(domain, here, self._server.url, self._exposed, self._server.host.trusted)
 
     # -- what the server calls
 

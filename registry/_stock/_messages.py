@@ -7,7 +7,7 @@ import io
 import pickle
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -135,7 +135,11 @@ class _Sealed:
 
 
 def incoming(
-    domain: str, here: Any, url: str, exposed: Callable[[str], tuple[str, ...] | None]
+    domain: str,
+    here: Any,
+    url: str,
+    exposed: Callable[[str], tuple[str, ...] | None],
+    trusted: Container[str] = (),
 ) -> Callable[[Any], object]:
     """Return what puts values that a stock client can have in the place of ours.
 
@@ -143,13 +147,14 @@ def incoming(
         domain: the reader's trust domain.
         here: this server's address in the stock form, and `url`.
         exposed: tells what a type of this server exposes.
+        trusted: further domains whose values a reader with a domain can have.
     """
 
     def value_of(leaf: Any) -> object:
         if type(leaf) is Carried:
             if not leaf.domain:
                 return _codec.decode_carried(leaf, value_of)
-            if leaf.domain == domain:
+            if leaf.domain == domain or (domain and leaf.domain in trusted):
                 return _Sealed(leaf)
             leaf = OpaqueValue(leaf.kind, leaf.domain)
         if type(leaf) is OpaqueValue:

@@ -18,10 +18,12 @@ from registry._auth import ClientHandshake, NotNative, ServerHandshake
 from registry._host import Host
 from registry._leaves import Carried
 from registry._log import _format
+from registry._log._secret import Secret
 from registry._wire import Kind, ProtocolError
 from registry.errors import AccessDenied, VersionMismatch
 
 KEY = bytes(range(32))
+SECRET = Secret(KEY)
 IDENTITY = Identity(
     address="unix:///x",
     name="x",
@@ -133,24 +135,25 @@ def codec(data: bytes) -> None:
 
 
 def log(data: bytes) -> None:
-    """Read a segment and a snapshot, as they are and with the sums that belong to the bytes."""
-    for content in (data, _summed(data)):
+    """Read a segment and a snapshot, as they are and with the sums and seals that belong to the bytes."""
+    summed = _summed(data)
+    for content, secret in ((data, None), (summed, SECRET), (data, SECRET)):
         try:
-            description, offset = _format.read_segment(content)
-        except _format.Unreadable:
+            description, offset = _format.read_segment(content, secret)
+        except (_format.Unreadable, _format.NotSealed):
             offset, index, chain = 0, 0, 0
         else:
             index, chain = description.first - 1, description.chain
         names = _format.Names()
         try:
-            for record in _format.records(content, offset, index, chain):
+            for record in _format.records(content, offset, index, chain, secret):
                 names.events(record)
-        except _format.Unreadable:
+        except (_format.Unreadable, _format.NotSealed):
             pass
         _format.judge(content, offset, index, same_boot=bool(len(data) % 2))
         try:
-            _format.read_snapshot(content)
-        except _format.Unreadable:
+            _format.read_snapshot(content, secret)
+        except (_format.Unreadable, _format.NotSealed):
             pass
 
 
@@ -158,10 +161,13 @@ def _summed(data: bytes) -> bytes:
     """Return a segment with one record of these bytes, as if they had been written."""
     described, _, body = data.partition(b"\xc1")
     head = _format._LENGTH.pack(_format.SEGMENT, len(described)) + described
+    head += SECRET.of_segment(head)
     head += _format._SUM.pack(zlib.crc32(head))
     covered = _format._COVERED.pack(len(body), 1, 1, 0, 0)
+    seal = SECRET.of_record(b"", covered, body)
     total = zlib.crc32(body, zlib.crc32(covered))
-    return head + _format._RECORD.pack(_format.RECORD, len(body), 1, 1, 0, 0, total) + body
+    record = _format._RECORD.pack(_format.RECORD, len(body), 1, 1, 0, 0, total) + body
+    return head + record + _format._TAIL.pack(seal, zlib.crc32(seal))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

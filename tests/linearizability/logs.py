@@ -24,6 +24,7 @@ from registry._events import Event, Output, Verdicts
 from registry._log import Recovered, _format, _recovery
 from registry._log._files import NAMED, Directory
 from registry._log._format import Description, Picture, Writer
+from registry._log._secret import Secret
 from registry._log._store import salvage
 
 
@@ -65,6 +66,9 @@ class Content:
         self.synced = len(self.data)
 
 
+SECRET = Secret(b"of the simulated disks")
+
+
 class Disk(Directory):
     """What outlives the lives of a server.
 
@@ -78,6 +82,7 @@ class Disk(Directory):
 
     def __init__(self, random: Random, declarations: Mapping[str, SharedObject[Any]], durable: bool) -> None:
         super().__init__("simulated")
+        self.judged_by(SECRET)
         self.random = random
         self.declarations = declarations
         self.durable = durable
@@ -116,13 +121,13 @@ class Disk(Directory):
     def fold(self, upto: int) -> None:
         """Make a snapshot of what ends with an event, as the server's other process does."""
         found = self.recover(upto)
-        self.take_picture(found.engine, found.chain)
+        self.take_picture(found.engine, found.chain, found.seal)
 
-    def take_picture(self, engine: Engine, chain: int) -> None:
+    def take_picture(self, engine: Engine, chain: int, seal: bytes) -> None:
         """Make a snapshot of a state."""
-        picture = Picture(_format.FORMAT, engine.index, chain, {}, b"", engine.epoch, 0.0)
+        picture = Picture(_format.FORMAT, engine.index, chain, {}, b"", engine.epoch, 0.0, seal)
         name: Any = File(self, self.snapshot(engine.index).name)
-        self.put(name, _format.pack_snapshot(picture, _image.capture(engine)))
+        self.put(name, _format.pack_snapshot(picture, _image.capture(engine), SECRET))
         if self.random.random() < 0.9:  # else the end comes first
             self.head = (engine.index, chain)
             self.trim()
@@ -176,14 +181,14 @@ class Log:
         self._queue: list[tuple[bytes, int]] = []
         self._written = found.index
         self._closing = 0
-        self._open(found.chain)
+        self._open(found.chain, found.seal)
 
-    def _open(self, chain: int) -> None:
+    def _open(self, chain: int, seal: bytes) -> None:
         disk, first = self.disk, self.index + 1
         self._first = first
-        self._writer = Writer(self.index, chain)
-        head = Description(_format.FORMAT, first, chain, self.synced, str(disk.boots), {}, b"", disk.lives, 0.0)
-        self._file = Content(bytearray(_format.pack_segment(head)))
+        self._writer = Writer(self.index, chain, SECRET, seal)
+        head = Description(_format.FORMAT, first, chain, self.synced, str(disk.boots), {}, b"", disk.lives, 0.0, seal)
+        self._file = Content(bytearray(_format.pack_segment(head, SECRET)))
         self._file.sync()
         disk.files[disk.segment(first).name] = self._file
 
@@ -225,7 +230,7 @@ class Log:
             self.write()
         if not len(self._writer) and self.index >= self._first:
             self._closing = self.index
-            self._open(self._writer.chain)
+            self._open(self._writer.chain, self.seal)
             if self.disk.durable:
                 self.sync()
 
@@ -233,6 +238,11 @@ class Log:
     def chain(self) -> int:
         """The sum of the last record."""
         return self._writer.chain
+
+    @property
+    def seal(self) -> bytes:
+        """The seal of the last record."""
+        return self._writer.seal
 
     @property
     def rests(self) -> bool:
@@ -303,4 +313,4 @@ class Logged:
         """End a life in order: leave a snapshot, and nothing to replay."""
         self.log.commit(self.host.engine)
         self.sync()
-        self.disk.take_picture(self.host.engine, self.log.chain)
+        self.disk.take_picture(self.host.engine, self.log.chain, self.log.seal)

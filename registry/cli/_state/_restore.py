@@ -24,19 +24,36 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @_opened.of_a_server
 @_common.yes_option
+@click.option(
+    "--trust",
+    "trust",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Let the pickles be opened that are stamped so, in a log from elsewhere; may be given several times.",
+)
 def restore(
-    source: str, name: str | None, address: str | None, directory: str | None, as_json: bool, yes: bool
+    source: str,
+    name: str | None,
+    address: str | None,
+    directory: str | None,
+    as_json: bool,
+    yes: bool,
+    trust: tuple[str, ...],
 ) -> None:
     """Put a backup in the place of what is there, which is kept aside.
 
     BACKUP is a file that `backup` wrote, or a directory that an earlier restore has put aside. It is checked as a whole
     before anything is done. A server that runs is stopped and started again. If there is a log, you are asked first.
+
+    A log that was written in another directory, on another machine or by another user is restored with its pickles
+    closed: opening one runs code, which whoever made the file has chosen. The command tells how many there are, and of
+    which origin; --trust ORIGIN opens them.
     """
     asked = _opened.asked_for(name, address)
     if directory is not None and os.path.isfile(directory):
         raise click.UsageError(f"--state {directory} is a file; a log is restored into a directory")
     with ExitStack() as stack:
-        backup = _Source(Path(source).absolute(), stack)
+        backup = _Source(Path(source).absolute(), trust, stack)
         done: dict[str, Any] | None = None
         if directory is None or asked is not None:
             done = _restore_through(backup, asked, directory, as_json, yes)
@@ -51,6 +68,10 @@ def restore(
     if done["started"]:
         text += f"; the server runs again (pid {done['started']})"
     _common.say(text)
+    if not done["own"]:
+        _common.say("it was not written in that directory: its pickles stay closed but for those of what --trust names")
+    for origin, count in done["closed"].items():
+        _common.say(f"{_common.plural(count, 'pickle')} of {origin} cannot be read; --trust {origin} opens them")
 
 
 class _Source:
@@ -60,15 +81,18 @@ class _Source:
         directory: Its files.
         index: Its last event; `chain` is the sum of that event's record.
         epoch: The highest number of a life in it.
+        trust: The stamps of pickles in it that may be opened.
     """
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
+    def __init__(self, path: Path, trust: tuple[str, ...], stack: ExitStack) -> None:
         from registry._log import _backup, _recovery
         from registry._log._files import Directory
 
         self.directory: Directory
+        self.trust = trust
         if path.is_dir():
             self.directory = Directory(path)
+            self.directory.judged_by(None)  # by the secret of the place that it is restored to
             if self.directory.is_empty:
                 raise errors.RegistryError(f"there is no log in {path}, and nothing to restore. Nothing was changed")
             _opened.take(self.directory, stack)
@@ -158,10 +182,14 @@ def _put_in_place(source: _Source, log: Log, yes: bool) -> dict[str, Any]:
         if not target.is_empty:
             newest = max(index for index, _ in (*target.segments(), *target.snapshots()))
             _confirm(source, f"the state in {log.path},", newest, yes)
-        aside = _restore.restore(source.directory, source.index, source.chain, source.epoch, target, log.epoch)
+        found = _restore.restore(
+            source.directory, source.index, source.chain, source.epoch, target, log.epoch, source.trust
+        )
     return {
         "directory": str(target.path),
         "index": source.index,
         "epoch": log.epoch.counted(),
-        "aside": str(aside) if aside is not None else None,
+        "aside": str(found.aside) if found.aside is not None else None,
+        "own": found.own,
+        "closed": found.closed,
     }
