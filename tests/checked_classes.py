@@ -267,6 +267,13 @@ class Memo:
         return MEMO.setdefault(word, len(MEMO))
 
 
+class Generous:
+    """Gives away what only a process of its own can use."""
+
+    def give(self) -> list[object]:
+        return [object()]
+
+
 class Innocent:
     """Has sets, dates and random numbers, and uses them as it may."""
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import kit_classes
+import parcel_plugin
 import pytest
 from kit_classes import SEATS
 
@@ -54,6 +55,16 @@ def test_a_server_has_the_plugins_named_and_no_others(plugin: Any) -> None:
             types = shared.statistics()["types"]
             assert "seats" in types and "lock" in types and "dict" not in types
             assert shared.seats("room", count=2).left() == 2
+
+
+@pytest.mark.parametrize("plugin", [parcel_plugin, "parcel_plugin", parcel_plugin.__file__])
+@pytest.mark.parametrize("process", [False, True], ids=["thread", "process"])
+def test_clients_know_what_the_plugins_declare_of_values(plugin: Any, process: bool) -> None:
+    """Classes that the server's plugins declare cross to its clients, which name no plugin themselves."""
+    with Server(plugin, process=process) as server:
+        assert server.client().run(parcel_plugin.put, 1, 12) == parcel_plugin.Parcel(12)
+        assert server.connect().depot("north").everything() == [parcel_plugin.Parcel(12)]
+        assert server.connect(plugins=()).depot("north").everything()  # this process has heard of it by now
 
 
 def test_a_server_of_a_test_meets_no_other(home: Path) -> None:

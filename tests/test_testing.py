@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import os
 import pickle
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from checked_classes import declare
 
 from registry import SharedObject
-from registry.errors import DeclarationError, NotDurable, NotShareable
+from registry.errors import DeclarationError, NotDurable, NotShareable, PluginError
 from registry.hosting import touch
 from registry.testing import CheckFailed, End, Finding, Report, Use, check
 from registry.testing._sets import jumble
@@ -241,6 +242,71 @@ def test_a_read_that_changes_the_state_is_found() -> None:
     assert "is declared readonly and changes attribute 'reads'" in finding.what
     assert finding.places[0].endswith(line(checked_classes.Peeked, "get", "self.reads"))
     assert check(declare(checked_classes.Peeked), calls, **HERE).ran == ("get", "put")
+
+
+def test_a_wait_that_is_not_declared_is_found() -> None:
+    """The server refuses it, so that nobody ever waits; a check says so where a test would wait in vain."""
+    calls = [("wait",), Use("wait", 1.0, session=2), ("wake",)]
+    (finding,) = findings(declare(checked_classes.Innocent), calls, **HERE)
+    assert (finding.method, finding.what) == ("wait", "waits, and is not declared to (in call 1, wait())")
+    assert finding.cure == "name it in waiting=, so that its calls have no deadline of their own"
+    assert check(INNOCENT, calls, **HERE).ran == ("wait", "wake")
+
+
+def test_a_read_that_has_an_effect_is_found() -> None:
+    """What a read may not ask for is told with the cure, not only to who calls it."""
+    calls = [("wait",), ("wake",), ("draw",)]
+    declaration = declare(checked_classes.Innocent, readonly=("wake",), waiting=("wait",))
+    with pytest.raises(CheckFailed, match=r"'innocent' must not be served as it is declared: 1 finding\n") as caught:
+        check(declaration, calls, **HERE)
+    (finding,) = caught.value.findings
+    assert (finding.method, finding.cure) == ("wake", "take it out of readonly=")
+    assert finding.what == "is declared readonly and has an effect (in call 2, wake())"
+
+
+def test_a_result_that_cannot_cross_is_found() -> None:
+    """Once for a method, with the place in the result."""
+    (finding,) = findings(declare(checked_classes.Generous), [("give",), ("give",)], **HERE)
+    assert finding.method == "give"
+    assert "returns what cannot cross: the result of generous:checked, value[0] of class object" in finding.what
+    assert "declare the class as a ValueType" in finding.cure
+    assert finding.places[0].endswith(line(checked_classes.Generous, "give", "def give"))
+
+
+VALUES = """
+from parcel_plugin import DEPOT
+from registry.testing import CheckFailed, check
+
+calls = [("put", 1, 12), ("everything",)]
+try:
+    check(DEPOT, calls)
+except CheckFailed as error:
+    print(error)
+report = check(DEPOT, calls, plugins=["parcel_plugin"])
+print(report.missed, report.skipped, report.seeds)
+"""
+
+
+def test_classes_that_a_plugin_declares_may_be_kept() -> None:
+    """With the plugin named the state is one, here and in other interpreters; without it the cure is told."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", VALUES],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert "2. Depot.put() leaves a state that cannot be kept, attribute 'parcels'" in done.stdout
+    assert "declare the class as a ValueType in a plugin and name that in check(plugins=[...])" in done.stdout
+    assert done.stdout.splitlines()[-1] == "() () (1, 2, 3)"
+
+
+def test_a_plugin_that_is_not_there_is_told() -> None:
+    """Before anything is played."""
+    with pytest.raises(PluginError, match="no_such_plugin"):
+        check(INNOCENT, [("wake",)], plugins=["no_such_plugin"], **HERE)
 
 
 def test_state_in_the_class_is_found() -> None:

@@ -49,6 +49,7 @@ def check(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     derived: Iterable[str] = (),
+    plugins: Sequence[Any] = (),
     seeds: Sequence[int] = (1, 2, 3),
 ) -> Report:
     """Find out whether a class may be served with a log. Blocks, mostly for the start of other interpreters.
@@ -61,13 +62,16 @@ def check(
         kwargs: What it is made with, by name.
         derived: Names of attributes that are rightly left out of the state, since the class makes them again
             from the rest whenever it needs them.
+        plugins: The plugins that declare the classes of values in the state, as `Server` takes them.
         seeds: The hash seeds of the other interpreters, one each, all started at once; none for an empty one.
 
     Returns:
         What was run, and what could not be.
 
     Raises:
-        CheckFailed: Something is wrong with the class; the text tells what, where, and the cures.
+        CheckFailed: Something is wrong with the class, or with what is declared of it; the text tells what, where, and
+            the cures.
+        PluginError: A plugin cannot be loaded.
         DeclarationError: The declaration is threaded, or the factory does not make a new object each time.
         NotDurable: The state of a new object cannot be captured.
         NotShareable: An argument cannot cross to a server.
@@ -81,6 +85,7 @@ def check(
     if declaration.threaded:
         rule = "must be False, since what runs on threads is never logged and has nothing to check"
         raise DeclarationError(f"{declaration.typeid}.threaded", rule, True)
+    known = [_where.sendable(plugin) for plugin in plugins]
     recording = _recorded(declaration, calls, args, kwargs or {}, derived)
     skipped = [f"the object refused all calls after a {recording.stopped}"] if recording.stopped else []
     moments = recording.moments
@@ -106,7 +111,7 @@ def check(
     findings.differences(played, again, RESTORED)
     again = list(replay(recording.declarations, recording.name, moments[::-1], jumbled=True))
     findings.differences(played, again[::-1], JUMBLED)
-    ran_with = _elsewhere(recording, len(moments), seeds, findings, skipped)
+    ran_with = _elsewhere(recording, len(moments), known, seeds, findings, skipped)
     if findings.found:
         raise CheckFailed(declaration.typeid, tuple(findings.found.values()))
     exposed = declaration.interface.exposed
@@ -142,7 +147,12 @@ def _recorded(
 
 
 def _elsewhere(
-    recording: Recording, count: int, seeds: Sequence[int], findings: Findings, skipped: list[str]
+    recording: Recording,
+    count: int,
+    plugins: Sequence[Any],
+    seeds: Sequence[int],
+    findings: Findings,
+    skipped: list[str],
 ) -> tuple[int, ...]:
     """Play the moments in other interpreters, and return the hash seeds of those in which they were."""
     if not seeds:
@@ -151,7 +161,7 @@ def _elsewhere(
     if isinstance(where, str):
         told: Any = where
     else:
-        told = _others.run(recording.declaration, where, recording.name, recording.moments[:count], seeds)
+        told = _others.run(recording.declaration, where, recording.name, recording.moments[:count], plugins, seeds)
     if isinstance(told, str):
         skipped.append(f"other hash seeds were not tried: {told}")
         return ()

@@ -19,11 +19,19 @@ _SAVE: Final = (
 )
 _KEEP: Final = "keep everything in the object's own attributes: not in its class, its module or a cache of functions"
 _TOUCH: Final = "name these keys by registry.hosting.touch() where they change, or take the method out of keyed="
+_WAIT: Final = "name it in waiting=, so that its calls have no deadline of their own"
+_READ: Final = "take it out of readonly="
+_RETURN: Final = (
+    "return numbers, texts, bytes, dates and containers of these, or declare the class as a ValueType in a plugin "
+    "and name that in check(plugins=[...])"
+)
 #: Passes over the series: in an engine that was restored, with sets of another history, in other interpreters.
 RESTORED: Final = "after a restore"
 JUMBLED: Final = "after a restore, with sets of another history"
 ELSEWHERE: Final = "in another interpreter"
 _CURES: Final = {RESTORED: _KEEP, JUMBLED: _ORDER, ELSEWHERE: f"{_KEEP}; and {_ORDER}"}
+# Cures of what has nothing to do with a log.
+_DECLARED: Final = frozenset({_TOUCH, _WAIT, _READ, _RETURN})
 # What the engine runs that is no method of the author's to look into.
 _MAKING: Final = "__init__"
 
@@ -66,7 +74,7 @@ class CheckFailed(AssertionError):
         self.findings = findings
 
     def __str__(self) -> str:
-        how = "as it is declared" if all(finding.cure == _TOUCH for finding in self.findings) else "with a log"
+        how = "as it is declared" if all(finding.cure in _DECLARED for finding in self.findings) else "with a log"
         count = "1 finding" if len(self.findings) == 1 else f"{len(self.findings)} findings"
         rows = [f"{number}. {finding}" for number, finding in enumerate(self.findings, 1)]
         return "\n".join([f"shared type {self.typeid!r} must not be served {how}: {count}", *rows])
@@ -166,6 +174,12 @@ def _worded(trouble: Trouble, names: str) -> tuple[str, str]:
     if trouble.kind == "readonly":
         rule = "take it out of readonly=, or let it change nothing; counts of reads belong in the caller"
         return f"is declared readonly and changes {which}", rule
+    if trouble.kind == "waiting":
+        return "waits, and is not declared to", _WAIT
+    if trouble.kind == "reading":
+        return "is declared readonly and has an effect", _READ
+    if trouble.kind == "uncrossable":
+        return f"returns what cannot cross: {trouble.text}", _RETURN
     if trouble.kind == "round trip":
         return f"leaves a state that does not come back: {which} differs after load()", (
             "let load() take back exactly what state() returned, types included"
@@ -175,5 +189,6 @@ def _worded(trouble: Trouble, names: str) -> tuple[str, str]:
             "let the factory and load() take what they were given, and what state() returned"
         )
     return f"leaves a state that cannot be kept, {which}: {trouble.text}", (
-        "keep numbers, texts, bytes, dates and containers of these, or tell them by state() and load()"
+        "keep numbers, texts, bytes, dates and containers of these, tell them by state() and load(), or declare the "
+        "class as a ValueType in a plugin and name that in check(plugins=[...])"
     )

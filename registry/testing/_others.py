@@ -5,8 +5,8 @@ every second one begins with the last, so that what a class leaves in its module
 have different time zones. What they tell is compared among them, and not with this process, in which a test may have
 put something else in the place of this and that.
 
-The parent writes one msgpack value to standard input, ``[[where, fields], name, moments, turned, path]``, and reads one
-from standard output: a list of outcomes, or a text that says why there is none.
+The parent writes one msgpack value to standard input, ``[[where, fields], name, moments, turned, path, plugins]``, and
+reads one from standard output: a list of outcomes, or a text that says why there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from registry import _plugins
 from registry.declarations import SharedObject
 from registry.testing import _where
 from registry.testing._passes import Moment, Outcome, replay
@@ -39,10 +40,16 @@ class Task(msgspec.Struct, array_like=True):
     moments: list[Moment]
     turned: bool
     path: list[str]
+    plugins: list[str]
 
 
 def run(
-    declaration: SharedObject[Any], where: Where, name: str, moments: Sequence[Moment], seeds: Sequence[int]
+    declaration: SharedObject[Any],
+    where: Where,
+    name: str,
+    moments: Sequence[Moment],
+    plugins: Sequence[str],
+    seeds: Sequence[int],
 ) -> list[list[Outcome]] | str:
     """Play the moments in an interpreter for each hash seed, all at once.
 
@@ -51,7 +58,7 @@ def run(
     """
     declared = Declared.of(declaration, where)
     tasks = [
-        msgspec.msgpack.encode(Task(declared, name, list(moments), number % 2 == 1, _where.path()))
+        msgspec.msgpack.encode(Task(declared, name, list(moments), number % 2 == 1, _where.path(), list(plugins)))
         for number in range(len(seeds))
     ]
     with ThreadPoolExecutor(len(seeds)) as pool:
@@ -99,6 +106,8 @@ def _answer(task: Task) -> list[Outcome] | str:
     sys.path[:] = task.path
     where = task.declared.where
     try:
+        if task.plugins:
+            _plugins.load(only=task.plugins).required()
         declaration = task.declared.made()
     except BaseException as error:  # noqa: BLE001 - importing runs anything, and it is told whatever it was
         return (

@@ -35,13 +35,16 @@ from registry._leaves import Carried, Parts
 from registry._objects import Hosted, state_leaf
 from registry._wire import Kind
 from registry.declarations import SharedObject
-from registry.errors import RemoteError
+from registry.errors import DeclarationError, NotShareable, RemoteError
 from registry.testing._series import End, Item, Use
 from registry.testing._sets import attributes, change_sets, jumble
 
 START = 1_000_000_000.0
 SEED = bytes(range(32))
 NAME = "checked"
+
+# What the engine refuses of a method, by the field of the declaration that it breaks.
+_REFUSALS = {"waiting": "waiting", "readonly": "reading"}
 
 # An object that asks for an alarm at each alarm has been seen enough after so many.
 _ALARMS = 20
@@ -259,7 +262,7 @@ class Recording:
         self.moments.append(moment)
         for output in outputs:
             self._heard.get(output.session, set()).add(output.seq)
-            self._take(output, method if reads else "")
+            self._take(output, moment)
         hosted = engine.find(self.declaration.typeid, self.name)
         try:
             moment.outcome = outcome(engine, hosted, outputs)
@@ -274,9 +277,16 @@ class Recording:
         self._compare(moment, hosted)
         return outputs
 
-    def _take(self, output: Output, read: str) -> None:
-        """Take note of a result, for later arguments and for the report."""
+    def _take(self, output: Output, moment: Moment) -> None:
+        """Take note of a result, for later arguments and for the report, and of what no class may answer with."""
         use = self._uses.pop((output.session, output.seq), None)
+        if output.kind == Kind.ERROR:
+            error = _codec.decode(output.body)
+            if isinstance(error, (DeclarationError, NotShareable)):
+                method = use.method if use is not None else moment.method
+                kind = _REFUSALS.get(getattr(error, "field", ""), "uncrossable")
+                if self._is_news(f"{kind} {method}"):
+                    self.troubles.append(Trouble(kind, moment, text=str(error)))
         if use is None or output.kind != Kind.REPLY:
             return
         self.answered[use.method] = None

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
@@ -74,6 +75,12 @@ class Server:
         # Epoch, log and version words lie in a directory of its own, unless its name has one.
         place = None if named else str(self._directory / "place")
         self._settings = Settings(self.url, self.authkey, plugins, log, lease, place)
+        # Of these a client may ask what their values are; of modules it is told the names, since other processes are.
+        self._modules = [
+            plugin.__name__ if isinstance(plugin, ModuleType) else plugin
+            for plugin in plugins
+            if isinstance(plugin, (str, ModuleType))
+        ]
         self._is_process = process
         self._life: _Thread | _Process | None = None
         self._clients: list[Client | ManagerClient] = []
@@ -138,9 +145,10 @@ class Server:
         """Return a connected client of this process, with a session of its own: for the server it is somebody else.
 
         Args:
-            options: As `registry.connect` takes them: ``timeout``, ``cache``, ``plugins``, ``label``.
+            options: As `registry.connect` takes them: ``timeout``, ``cache``, ``plugins``, ``label``. Of the plugins of
+                the server it knows what they declare of values, unless it is given others.
         """
-        client = ManagerClient(self.url, self.authkey, **options)
+        client = ManagerClient(self.url, self.authkey, **{"plugins": self._modules, **options})
         client._home.is_alone = True
         self._clients.append(client)
         return client.connect()
@@ -153,7 +161,7 @@ class Server:
         """Return so many connected clients, each a process of its own."""
         clients = []
         for _ in range(n):
-            clients.append(Client(self.url, self.authkey, options))
+            clients.append(Client(self.url, self.authkey, {"plugins": self._modules, **options}))
             self._clients.append(clients[-1])
         return [client.connected() for client in clients]
 

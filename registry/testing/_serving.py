@@ -20,7 +20,6 @@ import attrs
 
 from registry import _plugins
 from registry._pulse import is_behind
-from registry.declarations import SharedObject
 from registry.errors import PluginError
 from registry.server import ManagerServer
 from registry.testing import _where
@@ -56,17 +55,8 @@ class Settings:
         Raises:
             PluginError: That could not find a plugin.
         """
-        plugins = [_sendable(plugin) for plugin in self.plugins]
+        plugins = [_where.sendable(plugin) for plugin in self.plugins]
         return pickle.dumps((attrs.evolve(self, plugins=tuple(plugins)), _where.path()))
-
-
-def _sendable(plugin: Any) -> Any:
-    if isinstance(plugin, SharedObject):
-        where = _where.of_declaration(plugin)
-        if isinstance(where, str):
-            raise PluginError(plugin.typeid, f"a server of another process cannot find it: {where}")
-        return Declared.of(plugin, where)
-    return _plugins.load(only=[plugin]).required().spec[0][0]  # type: ignore[index]
 
 
 def _received(plugin: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from registry.declarations import SharedObject
+from registry.errors import PluginError
 
 # What a declaration is made of, but for its factory.
 _FIELDS: Final = ("typeid", "per", "readonly", "waiting", "exposed", "threaded", "keyed", "carried", "shape")
@@ -94,6 +95,22 @@ def of_function(function: Any) -> Where | str:
     if module is None or not name or _resolved(module, name) is not function:
         return f"{name or repr(function)} has no name at the top of a module: put it there"
     return _reachable(module, name, False)
+
+
+def sendable(plugin: Any) -> Any:
+    """Return what another process finds a plugin by. It is loaded here.
+
+    Raises:
+        PluginError: It cannot be loaded, or another process could not find it.
+    """
+    if isinstance(plugin, SharedObject):
+        where = of_declaration(plugin)
+        if isinstance(where, str):
+            raise PluginError(plugin.typeid, f"a server of another process cannot find it: {where}")
+        return Declared.of(plugin, where)
+    from registry import _plugins
+
+    return _plugins.load(only=[plugin]).required().spec[0][0]  # type: ignore[index]
 
 
 def load(where: Where) -> Any:

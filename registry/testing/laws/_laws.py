@@ -231,7 +231,7 @@ class Laws:
     def test_it_may_be_logged(self) -> None:
         """A server that replays its log has the same object again: see `registry.testing.check`."""
         if not self.declaration.threaded:
-            check(self.declaration, args=self.args, kwargs=self.kwargs, seeds=())
+            check(self.declaration, args=self.args, kwargs=self.kwargs, plugins=self.plugins, seeds=())
 
     # -- for laws
 
