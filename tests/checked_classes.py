@@ -267,6 +267,25 @@ class Memo:
         return MEMO.setdefault(word, len(MEMO))
 
 
+@dataclass
+class Note:
+    """What a dataclass makes by itself, at the time that it happens to be."""
+
+    text: str
+    written: datetime.datetime = field(default_factory=datetime.datetime.now)
+
+
+class Notes:
+    """Keeps texts with their times."""
+
+    def __init__(self) -> None:
+        self.notes: list[object] = []
+
+    def write(self, text: str) -> None:
+        note = Note(text)
+        self.notes.append([note.text, note.written])
+
+
 class Generous:
     """Gives away what only a process of its own can use."""
 

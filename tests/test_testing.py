@@ -156,6 +156,13 @@ def test_a_clock_is_found_however_deep_it_is_read() -> None:
     assert finding.places[0].endswith(line(checked_classes, "_helper", "return function()"))
 
 
+def test_a_clock_in_what_a_dataclass_makes_is_found_where_it_is_made() -> None:
+    """The code of its `__init__` is in no file: the line is the author's that calls it."""
+    (finding,) = findings(declare(checked_classes.Notes), [("write", "ant")], **HERE)
+    assert finding.what == "reads a clock: datetime.now(), by __init__()"
+    assert finding.places[0].endswith(line(checked_classes.Notes, "write", "Note(text)"))
+
+
 def test_the_hash_of_a_text_is_found_where_it_shows() -> None:
     """`hash` of a text is another one under another seed; the call of it is named."""
     (finding,) = findings(READER, [("hashed", "ant")])

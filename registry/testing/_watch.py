@@ -176,7 +176,7 @@ class Watch:
             file = outer.f_code.co_filename
             if file.startswith(_QUIET):
                 return
-            if not place[0] and _is_authors(file):
+            if not place[0] and _is_authors(file) and not _is_generated(outer):
                 place = (file, outer.f_lineno)
             elif not place[0]:
                 through = f", by {outer.f_code.co_name}()"
@@ -206,6 +206,11 @@ def _suspect(function: Any) -> str:
     if name == "fromtimestamp" and isinstance(owner, type) and issubclass(owner, datetime.date):
         return f"{owner.__name__}.fromtimestamp() without a zone"
     return "datetime.astimezone()" if name == "astimezone" and isinstance(owner, datetime.datetime) else ""
+
+
+def _is_generated(frame: FrameType) -> bool:
+    """Tell whether code was made in a module, such as the `__init__` of a dataclass: nobody finds it in a file."""
+    return frame.f_code.co_filename == "<string>" and "__file__" in frame.f_globals
 
 
 def _is_authors(file: str) -> bool:
