@@ -16,6 +16,7 @@ from servers import Script, until
 from sizes import size
 
 from registry import ManagerClient, ManagerServer, connect
+from registry.testing import Server
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
 
@@ -101,6 +102,35 @@ async def test_a_handler_that_waits_holds_up_nobody(home: Path, client: ManagerC
         web.end()
     until(lambda ask: ask.statistics()["sessions"] == 1, client)
     assert client.lock("door").acquire(timeout=0)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_no_call_of_a_handler_holds_up_the_loop(home: Path, loop: str) -> None:
+    """While the servers stand still no call can be answered, whatever it asks for; requests that make none are."""
+    plugins = ("registry_containers", "registry_queues", "registry_sync")
+    with (
+        Server(*plugins, process=True, address="web") as server,
+        Server(*plugins, process=True, address="elsewhere") as other,
+        Web(home, loop) as web,
+    ):
+        client = server.connect()
+        client.dict("pages")["count"] = [0]
+        client.queue("jobs").put_nowait("a job")
+        for each in (server, other):
+            each.pause()
+        paths = ("/hit", "/read", "/edit", "/many", "/visit", "/status", "/enter", "/take")
+        calling = {path: asyncio.create_task(web.get(path)) for path in paths}
+        for _ in range(size(50, 1_000)):
+            assert await web.get("/") == web.pid
+        assert not any(task.done() for task in calling.values())
+        for each in (server, other):
+            each.resume()
+        answers = {path: await task for path, task in calling.items()}
+        assert answers["/hit"] + answers["/enter"] == 3  # one came first, the other second
+        assert (answers["/edit"], answers["/many"], answers["/visit"]) == (1, 3_000_000, 1)
+        assert answers["/take"] == "a job"
+        web.end()
 
 
 def _waits(client: ManagerClient, name: str) -> bool:

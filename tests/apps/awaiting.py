@@ -11,6 +11,7 @@ from registry import aio
 
 shared = aio.ManagerClient("web")
 hits, door, jobs = shared.counter("hits"), shared.lock("door"), shared.queue("jobs")
+pages, elsewhere = shared.dict("pages"), aio.ManagerClient("elsewhere", start=False)
 inside = 0
 
 
@@ -23,6 +24,38 @@ async def enter() -> int:
         number: int = await hits.incr()
         inside -= 1
     return number
+
+
+async def edit() -> int:
+    """Change a value in its place."""
+    async with pages.edit("count") as count:
+        count[0] += 1
+    number: int = (await pages.getitem("count"))[0]
+    return number
+
+
+async def many() -> int:
+    """Write and read much at once, in parts."""
+    await pages.update({str(number): b"x" * 100_000 for number in range(30)})
+    return sum(len(value) for value in (await pages.copy()).values() if isinstance(value, bytes))
+
+
+async def visit() -> int:
+    """Connect to another server, and leave it again."""
+    async with elsewhere:
+        number: int = await elsewhere.counter("hits").incr()
+    return number
+
+
+# Whatever can be asked of a server, by requests.
+CALLS: dict[str, Callable[[], Awaitable[Any]]] = {
+    "/hit": hits.incr,
+    "/read": hits.get,
+    "/edit": edit,
+    "/many": many,
+    "/visit": visit,
+    "/status": lambda: shared.statistics(hits),
+}
 
 
 async def app(
@@ -44,8 +77,8 @@ async def app(
         answer = await enter()
     elif path == "/take":
         answer = await jobs.get()
-    elif path == "/hit":
-        answer = await hits.incr()
+    elif path in CALLS:
+        answer = await CALLS[path]()
     body = json.dumps(answer).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
