@@ -715,22 +715,25 @@ def forget(directory: str) -> None:
 
     Clients that modules hold go on after it: they look up again what their names mean.
     """
+    for link in forgotten(_links, directory):
+        link.close()
+
+
+def forgotten(links: dict[tuple[str, bytes], Link], directory: str) -> list[Link]:
+    """Take those sessions out of a table, and out of their clients, and return them."""
     inside = f"unix://{directory}/"
     with _links_lock:
-        links = {mark: link for mark, link in _links.items() if mark[0].startswith(inside)}
-        for mark in links:
-            del _links[mark]
+        gone = [links.pop(mark) for mark in list(links) if mark[0].startswith(inside)]
     for home in list(_all_homes):
         with home._lock:
-            if home._link not in links.values():
+            if home._link not in gone:
                 continue
             home._link = None
             home.cache.drop_inherited()
             listening, home._listening = home._listening, []
         for stop in listening:
             stop()
-    for link in links.values():
-        link.close()
+    return gone
 
 
 def _after_fork() -> None:

@@ -100,6 +100,59 @@ def test_a_bare_connect_never_reaches_the_real_server(
     run(pytester, *options, passed=3)
 
 
+IN_LOOPS = """
+import asyncio
+import threading
+from registry import aio
+
+held = aio.ManagerClient()
+precious = held.dict("precious")
+resting = asyncio.new_event_loop()
+running = asyncio.new_event_loop()
+thread = threading.Thread(target=running.run_forever, daemon=True)
+thread.start()
+
+async def once(value):
+    assert await precious.copy() == {}
+    await precious.setitem("k", value)
+    async with aio.connect() as shared:
+        assert await shared.dict("precious").copy() == {"k": value}
+
+def test_one():
+    asyncio.run(once(1))
+
+def test_two():
+    resting.run_until_complete(once(2))
+
+def test_three():
+    resting.run_until_complete(once(3))
+
+def test_four():
+    asyncio.run_coroutine_threadsafe(once(4), running).result()
+
+def test_five():
+    asyncio.run_coroutine_threadsafe(once(5), running).result()
+
+def test_six():
+    resting.run_until_complete(held.close())
+    asyncio.run_coroutine_threadsafe(held.close(), running).result()
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    resting.close()
+    running.close()
+"""
+
+
+@pytest.mark.once
+def test_clients_of_event_loops_look_up_again_what_names_mean(
+    pytester: pytest.Pytester, real: registry.ManagerClient
+) -> None:
+    """In a loop of the test, in one that rests between tests, and in one that runs all the while."""
+    pytester.makeconftest('pytest_plugins = ["registry.testing.pytest_plugin"]')
+    pytester.makepyfile(IN_LOOPS)
+    run(pytester, passed=6)
+
+
 @pytest.mark.once
 def test_nothing_is_left_running(pytester: pytest.Pytester, tmp_path: Path) -> None:
     """A server that was started on demand ends with its test, one of an import with the run; no directory stays."""

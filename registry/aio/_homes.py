@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from registry._link import Link
 from registry.aio._link import LoopLink
 from registry.aio._proxies import AsyncProxy
-from registry.client import LAST_WORDS, Home
+from registry.client import LAST_WORDS, Home, forgotten
 from registry.errors import ServerNotFound
 
 if TYPE_CHECKING:
@@ -140,6 +140,16 @@ def _forget_ended() -> None:
     for loop in [loop for loop in list(_links) if loop.is_closed()]:
         for link in list(_links.pop(loop, {}).values()):
             link.close()
+
+
+def forget(directory: str) -> None:
+    """As `client.forget`, in every loop that there is, whether or not it runs."""
+    for loop, links in list(_links.items()):
+        for link in forgotten(links, directory):
+            if loop.is_running() and asyncio._get_running_loop() is not loop:
+                loop.call_soon_threadsafe(link.close)
+            else:
+                link.close()
 
 
 def front_of(address: str) -> Front:

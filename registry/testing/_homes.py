@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,9 @@ class Home:
     ) -> None:
         try:
             client.forget(str(self.path))
+            loops = sys.modules.get("registry.aio._homes")  # where nobody has imported it there is none to forget
+            if loops is not None:
+                loops.forget(str(self.path))
             for directory in self.path.iterdir():
                 _end(directory / "lock")
         finally:
