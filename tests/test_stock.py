@@ -709,6 +709,125 @@ def test_an_object_of_its_own_goes_with_its_last_proxy(server: Server) -> None:
     assert server.stock.references.keys() != {jar}
 
 
+def test_a_process_gives_up_its_own_proxies_only(server: Server) -> None:
+    """Who has no proxy of an object, or none any more, cannot have it end for those who have."""
+    process, other = Process(server, 1), Process(server, 2)
+    jar = process.make("jar", "first")
+    for _ in range(2):
+        with pytest.raises(LookupError, match=f"no object {jar} on server ours: this process has no proxy of it"):
+            other.once("decref", jar)
+        assert other.thread().call(jar, "get") == "first"
+        other.once("incref", jar)
+        other.once("decref", jar)
+    other.once("incref", jar)
+    process.once("decref", jar)
+    assert process.thread().call(jar, "get") == "first"
+    other.once("decref", jar)
+    with pytest.raises(LookupError):
+        process.thread().call(jar, "get")
+    assert not server.host.objects()
+
+
+def test_those_whose_process_is_unknown_count_together(server: Server) -> None:
+    """Where nobody knows who has a proxy, each of them may give one up, but no process that is known."""
+    remote, process = Process(server, None, "10.0.0.9"), Process(server, 1)
+    jar = process.make("jar", "first")
+    remote.once("incref", jar)
+    process.once("decref", jar)
+    assert remote.thread().call(jar, "get") == "first"
+    Process(server, None, "10.0.0.10").once("decref", jar)
+    assert not server.host.objects()
+
+
+@pytest.mark.parametrize("ident", ["7f21aa", "dict:", "nope:x", 17, "jar:gone", "board:x", None])
+def test_a_proxy_of_nothing_is_not_counted(server: Server, ident: object) -> None:
+    """A token that is made up, or of an earlier life of the server, is refused where it is made a proxy again."""
+    with pytest.raises((AttributeError, LookupError)):
+        Process(server).once("incref", ident)
+    assert Process(server).once("decref", ident) is None  # of a proxy that outlived its object
+    assert not server.stock.references
+    assert not server.host.objects()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"",
+        b"garbage",
+        b"\x80\x04",
+        b"\x80\x04\x8e" + bytes([255] * 8),
+        b"\x80\x04\x95" + bytes([255] * 7) + b"\x7fN.",
+        b"(" * 100_000,
+        b"cos\nno_such_name\n.",
+        b"c__main__\n\n.",
+        b"Pid\n.",
+        pickle.dumps((None, "create", ("dict", "d"), {}))[:-3],
+    ],
+)
+def test_a_pickle_that_is_none_changes_nothing(server: Server, request_: bytes) -> None:
+    """Whatever is wrong with it, the client is told by a text, and a thread's connection goes on."""
+    process = Process(server)
+    thread = process.thread()
+    once = Connection(server, process.peer, OURS)
+    for connection in (thread, once):
+        connection.stock.feed(frame(request_))
+        ((kind, text),) = connection.answers()
+        assert kind == "#TRACEBACK"
+        assert text.endswith("\n")
+    assert once.closed
+    assert not server.host.objects()
+    with pytest.raises(LookupError):
+        thread.call("jar:gone", "get")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        (None, "create"),
+        (None, "create", "dict", {}),
+        (None, b"create", ("dict", "d"), {}),
+        (None, "create", ("dict", "d"), None),
+        [None, "create", ("dict", "d"), {}],
+        {"create": "dict"},
+        None,
+    ],
+)
+def test_what_has_not_the_form_of_a_request_closes_the_connection(server: Server, request_: object) -> None:
+    """A pickle of something else is answered with a text and the end, and makes nothing."""
+    process = Process(server)
+    for connection in (process.thread(), Connection(server, process.peer, OURS)):
+        connection.stock.feed(frame(pickle.dumps(request_)))
+        ((kind, text),) = connection.answers()
+        assert (kind, text) == ("#TRACEBACK", "a request is (ident, name, args, kwds)\n")
+        assert connection.closed
+    assert not server.host.objects()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error"),
+    [
+        ("create", (), TypeError),
+        ("create", ("nope", "x"), AttributeError),
+        ("create", ("dict", 5), TypeError),
+        ("create", (["dict"], "x"), TypeError),
+        ("get_methods", ("dict:x",), AttributeError),
+        ("get_methods", (Token("nope", "/run/ours/socket", "nope:x"),), AttributeError),
+        ("incref", (), TypeError),
+        ("decref", ("dict:x", 2), TypeError),
+        ("accept_connection", (), TypeError),
+        ("number_of_objects", (1,), TypeError),
+    ],
+)
+def test_a_function_with_wrong_arguments_is_an_error(
+    server: Server, function: str, arguments: tuple[object, ...], error: type[Exception]
+) -> None:
+    """It is raised in the client, and nothing has happened."""
+    with pytest.raises(error):
+        Process(server).once(function, *arguments)
+    assert not server.host.objects()
+    assert not server.stock.references
+
+
 def test_nothing_is_left_of_objects_that_went(server: Server) -> None:
     """A process that makes and drops objects for long is remembered by none of them."""
     process = Process(server)

@@ -172,7 +172,7 @@ class StockConnection:
             "decref": self._decref,
             "dummy": lambda: None,
             "get_methods": self._get_methods,
-            "incref": self._stock.incref,
+            "incref": self._incref,
             "number_of_objects": lambda: len(self._server.host.objects()),
             "shutdown": self._shutdown,
         }
@@ -207,8 +207,11 @@ class StockConnection:
     def _get_methods(self, token: Any) -> tuple[str, ...]:
         return self._interface(str(token.id).partition(":")[0]).exposed
 
+    def _incref(self, ident: str) -> None:
+        self._stock.incref(str(ident), self)
+
     def _decref(self, ident: str) -> None:
-        self._stock.decref(ident, self)
+        self._stock.decref(str(ident), self)
 
     def _debug_info(self) -> str:
         rows = self._server.host.objects()

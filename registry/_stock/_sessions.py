@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Container
 from functools import partial
 from math import inf
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from registry import _peers
 from registry._attachments import Attachment, Client, Target
@@ -22,6 +22,9 @@ from registry._peers import Peer
 from registry._stock._connection import StockConnection
 from registry._wire import DELETE
 from registry.errors import NoSuchObject, UnknownType
+
+if TYPE_CHECKING:
+    from registry.declarations import SharedObject
 
 log = logging.getLogger("registry")
 
@@ -155,18 +158,12 @@ class Session:
         """
         host = self.stock.server.host
         target = self._targets.get(ident)
-        typeid, colon, name = ident.partition(":")
+        typeid, _, name = ident.partition(":")
         if target is not None and definition is None:
             if target.definition is None and host.engine.find(typeid, name) is None:
                 target.definition = self._definitions.get(ident)
             return target
-        declaration = host.declarations.get(typeid)
-        if declaration is None:
-            raise UnknownType(typeid)
-        if not colon or bool(name) == (declaration.per == "server"):
-            raise NoSuchObject(ident, "this is not how an object is named here; make the proxy anew")
-        if definition is None and declaration.per == "call" and not self.stock.is_held(ident):
-            raise NoSuchObject(ident, "it went with the process that had made it, or with its last proxy")
+        declaration = self.stock.declared(ident, is_new=definition is not None)
         known = host.engine.find(typeid, name)
         fresh = Target(typeid, name, definition or NO_ARGUMENTS, declaration)
         if target is not None:
@@ -289,13 +286,14 @@ class StockSessions:
 
     Attributes:
         server: the server.
-        references: how many proxies there are of each object that is its maker's alone, by ident; without end
-            where that is not known any more.
+        references: how many proxies each process has of each object that is its maker's alone, by ident and by the key
+            of its session. The empty key stands for all of whom nothing is known; after a restart they have some
+            without end.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.references: dict[str, float] = {}
+        self.references: dict[str, dict[bytes, float]] = {}
         self._makers: dict[str, Session] = {}
         self._processes: dict[tuple[int, int | None], Session] = {}
         self._named: dict[tuple[str, str, int], Session] = {}
@@ -409,7 +407,7 @@ class StockSessions:
             if kind == b"stock-session" and not session.made:
                 self._name(session)
             for ident in session.made:
-                self.references[ident] = inf
+                self.references[ident] = {b"": inf}
                 self._makers[ident] = session
                 self.touch(ident)
 
@@ -429,9 +427,10 @@ class StockSessions:
         It ends with the process that made it. A client whose process is not known gets a session for the
         object alone.
         """
-        if session.client.pid is None:
+        holder = _holder(session)
+        if not holder:
             session = self._nameless(session.client.caller, session.client.domain)
-        self.references[ident] = 1
+        self.references[ident] = {holder: 1}
         self._makers[ident] = session
         session.made.add(ident)
         self.touch(ident)
@@ -450,24 +449,65 @@ class StockSessions:
         if maker is not None and maker.client.pid is None:
             self.server.host.suspend(maker.client, self.server.now() + REFERENCE_GRACE)
 
-    def incref(self, ident: str) -> None:
-        """Count a proxy; those of named objects need no counting."""
-        if self.is_held(ident):
-            self.references[ident] += 1
+    def declared(self, ident: str, *, is_new: bool = False) -> SharedObject[Any]:
+        """Return the declaration of what an ident stands for.
+
+        Args:
+            ident: ``typeid:name``.
+            is_new: whether it is being made, and may be unknown as yet.
+
+        Raises:
+            UnknownType, NoSuchObject: it stands for nothing here.
+        """
+        typeid, colon, name = ident.partition(":")
+        declaration = self.server.host.declarations.get(typeid)
+        if declaration is None:
+            raise UnknownType(typeid)
+        if not colon or bool(name) == (declaration.per == "server"):
+            raise NoSuchObject(ident, "this is not how an object is named here; make the proxy anew")
+        if declaration.per == "call" and not is_new and not self.is_held(ident):
+            raise NoSuchObject(ident, "it went with the process that had made it, or with its last proxy")
+        return declaration
+
+    def incref(self, ident: str, connection: StockConnection) -> None:
+        """Count a proxy; those of named objects need no counting.
+
+        Raises:
+            UnknownType, NoSuchObject: there is no such object.
+        """
+        if self.declared(ident).per == "call":
+            counts, holder = self.references[ident], _holder(self._session_of(connection))
+            counts[holder] = counts.get(holder, 0) + 1
             self.touch(ident)
 
     def decref(self, ident: str, connection: StockConnection) -> None:
-        """Let go of a proxy, and with the last one of the object."""
+        """Let go of a proxy, and with the last one of the object.
+
+        Raises:
+            NoSuchObject: the process has none.
+        """
         if not self.is_held(ident):
             return
-        left = self.references[ident]
-        if left > 1:
-            self.references[ident] = left - 1
+        session = self._session_of(connection)
+        counts, holder = self.references[ident], _holder(session)
+        if holder not in counts:
+            if holder and b"" not in counts:
+                raise NoSuchObject(ident, "this process has no proxy of it that it could give up")
+            holder = b"" if b"" in counts else next(iter(counts))
+        counts[holder] -= 1
+        if not counts[holder]:
+            del counts[holder]
+        if counts:
             return
-        session = connection.session or self.session(connection, "")
         session.received(session.submit(None, session.define(ident), DELETE, NO_ARGUMENTS, 0))
         session.forget(ident)
         self.release(ident)
+
+    def _session_of(self, connection: StockConnection) -> Session:
+        """Return the session of a connection on which a function of the server is called."""
+        if connection.session is None:
+            connection.session = self.session(connection, "")
+        return connection.session
 
     def release(self, ident: str) -> None:
         """Forget an object that is gone."""
@@ -477,6 +517,11 @@ class StockSessions:
             maker.forget(ident)
             if maker.client.pid is None:
                 self.server.host.end(maker.client, self.server.now())
+
+
+def _holder(session: Session) -> bytes:
+    """Return by what the references of a process are counted; empty where nobody knows the process."""
+    return session.client.key if session.client.pid is not None else b""
 
 
 def _scope(host: str, pid: int | None) -> str:
