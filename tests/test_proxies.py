@@ -34,6 +34,26 @@ def shared() -> Iterator[ManagerClient]:
         yield client
 
 
+class Passing:
+    """A class that a later version of a program does not have."""
+
+
+def test_a_pickle_of_a_class_that_is_not_here_is_named(shared: ManagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another program or Python has pickled is told with its class and this Python; the rest can be read."""
+    d = shared.dict("d")
+    d.update({"there": Passing(), "here": 1})
+    monkeypatch.delattr(f"{__name__}.Passing")
+    expected = (
+        rf"a {__name__}\.Passing cannot be shared: .* cannot be unpickled in this process, of Python 3\.\d+: .*Passing"
+    )
+    for read in (lambda: d["there"], d.items, d.copy):
+        with pytest.raises(NotShareable, match=expected) as caught:
+            read()
+        assert type(caught.value.__cause__) is AttributeError
+    assert d["here"] == 1
+    assert len(d) == 2
+
+
 # -- the proxy itself -----------------------------------------------------------------------------
 
 

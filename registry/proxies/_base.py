@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from sys import modules
+from sys import modules, version_info
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -291,7 +291,12 @@ class Remote:
                 return OpaqueValue(leaf.kind, leaf.domain)
             # Written by a process of this user on this host, as the server's stamp says; it never was another's.
             pickled, buffers = _codec.split_pickle(leaf)
-            return pickle.loads(pickled, buffers=buffers)
+            try:
+                return pickle.loads(pickled, buffers=buffers)
+            except Exception as error:
+                here = "this process, of Python {}.{}".format(*version_info[:2])
+                reason = f"what its writer has pickled cannot be unpickled in {here}: {error}"
+                raise NotShareable(f"a {leaf.kind}", reason) from error
         if kind is Handle:
             return self.home.revive(leaf)
         return leaf
