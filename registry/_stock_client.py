@@ -145,7 +145,7 @@ class Here:
         self.lock = threading.RLock()  # not a plain lock: a proxy may end, and look, while it is held
         self.anchor = inherited
         self.threads = threading.local()
-        self.wires: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self.wires: weakref.WeakValueDictionary[int, Wire] = weakref.WeakValueDictionary()
 
 
 class StockServer:
@@ -198,10 +198,10 @@ class StockServer:
         for reference in list(self._held.values()):
             reference()
         self._closed = True
-        with here.lock:
-            wires = [*here.wires]
-        for wire in wires:
-            wire.close()
+        for reference_to in here.wires.valuerefs():  # a list at once, while other threads make connections
+            wire = reference_to()
+            if wire is not None:
+                wire.close()
 
     def _here(self) -> Here:
         here = self._process
@@ -248,9 +248,7 @@ class StockServer:
                 raise  # of a signal handler
             reason = f"nothing listens there ({error.strerror or error}); its own program has to start a stock server"
             raise ServerNotFound(self.url, reason) from error
-        here = self._here()
-        with here.lock:
-            here.wires.add(wire)
+        self._here().wires[id(wire)] = wire
         return wire
 
     def _dial_serving(self) -> Wire:

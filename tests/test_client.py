@@ -26,6 +26,7 @@ from registry.errors import (
     ServerNotFound,
     StaleServer,
     UnknownType,
+    VersionMismatch,
 )
 
 
@@ -33,6 +34,27 @@ from registry.errors import (
 def server(home: Path) -> Iterator[ManagerServer]:
     with ManagerServer("here", KEY, plugins=ALL) as server:
         yield server
+
+
+def test_another_version_of_the_protocol_is_told_on_both_sides(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client names both versions, its server and the cure; the log of the server names that of the client."""
+    with ManagerServer("here", KEY):
+        monkeypatch.setattr(registry._auth.ClientHandshake, "_answer", as_of_version_2)
+        with caplog.at_level("WARNING", "registry"), pytest.raises(VersionMismatch) as caught:
+            connect("here", KEY)
+    assert str(caught.value) == (
+        "this process speaks version 1 and the other side on server here version 1: install one version of "
+        'shared-registry on both and "registry restart"'
+    )
+    assert "a client of protocol version b'2" in caplog.text
+
+
+def as_of_version_2(self: object, message: bytes) -> bytes:
+    """Say hello as a client of a later protocol would."""
+    self._hello = hello = b"#REGISTRY#2" + bytes(64)  # type: ignore[attr-defined]
+    return len(hello).to_bytes(4, "big") + hello
 
 
 # -- connecting -----------------------------------------------------------------------------------

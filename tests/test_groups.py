@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,47 @@ def test_a_stranger_is_denied(home: Path, served: subprocess.Popen[str], monkeyp
     assert f"the socket {home}/x/socket is closed to this user" in text
     kind, text = as_user(USER, [], lambda: (home / "x" / "key").read_bytes())
     assert kind == "PermissionError"
+
+
+class Manager(BaseManager):
+    """A stock client."""
+
+
+Manager.register("dict")
+
+
+@as_root
+@pytest.mark.parametrize("trust", ["uid", "key"])
+def test_a_stock_client_of_another_user(home: Path, trust: str) -> None:
+    """Its pickles are refused, key or no key, in a line that names both cures; where the key is enough it is served."""
+    key = home / "key"
+    key.write_bytes(b"a key of two users")
+    key.chmod(0o600)
+    words = ("serve", "-a", "tcp://127.0.0.1:0", "--authkey-file", str(key), "--trust", trust, "--json")
+    with server_processes.running(*words) as process:
+        assert process.stdout is not None
+        said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        host, _, port = said["address"].removeprefix("tcp://").rpartition(":")
+
+        def work() -> int:
+            manager: Any = Manager((host, int(port)), b"a key of two users")
+            manager.connect()
+            manager.dict("prices").update({"BTC": 1})
+            return len(manager.dict("prices")._callmethod("#GETVALUE"))
+
+        with registry.connect(said["address"], b"a key of two users") as ours:
+            outcome = as_user(USER, [], work)
+            if trust == "key":
+                assert outcome == ["ok", 1]
+                assert ours.dict("prices")["BTC"] == 1
+            else:
+                assert outcome[0] == "PermissionError"
+                assert (
+                    f"takes the pickles of multiprocessing clients only from processes of user {os.getuid()}"
+                    in outcome[1]
+                )
+                assert "use registry.connect(), which sends none, or serve with --trust key" in outcome[1]
+                assert ours.objects() == []
 
 
 @as_root

@@ -915,10 +915,14 @@ def test_an_unmodified_client_works(real: ManagerServer) -> None:
     assert m.sleeper("s", "well").nap() == "well"
 
 
-def test_a_wrong_key_is_refused(real: ManagerServer) -> None:
-    """The error is the one of multiprocessing."""
-    with pytest.raises(AuthenticationError):
+def test_a_wrong_key_is_refused(real: ManagerServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The error is the one of multiprocessing, which tells nothing; the server's log tells whose it was."""
+    with caplog.at_level("WARNING", "registry"), pytest.raises(AuthenticationError):
         Manager(address=real.address, authkey=b"wrong").connect()
+    (line,) = [record.getMessage() for record in caplog.records if "another key" in record.getMessage()]
+    assert line.startswith("refused a connection from ")
+    assert f"pid {os.getpid()}" in line or isinstance(real.address, tuple)
+    assert line.endswith(": a stock client with another key")
 
 
 def test_threads_of_one_client_count_exactly(real: ManagerServer) -> None:

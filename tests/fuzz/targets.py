@@ -14,7 +14,7 @@ from hosted_classes import DECLARATIONS, START
 
 from registry import _codec, _wire
 from registry._attachments import Attachment, Identity
-from registry._auth import ClientHandshake, NotNative, ServerHandshake
+from registry._auth import ClientHandshake, NotNative, NotStock, ServerHandshake, StockHandshake
 from registry._host import Host
 from registry._leaves import Carried
 from registry._log import _format
@@ -108,6 +108,13 @@ def handshake(data: bytes) -> None:
     except (NotNative, AccessDenied, VersionMismatch):
         pass
     assert not client.done
+    stock = StockHandshake(KEY)
+    try:
+        stock.receive(data)
+        stock.receive(b"")
+    except (NotStock, AccessDenied):
+        pass
+    assert not stock.done
 
 
 def codec(data: bytes) -> None:
