@@ -43,7 +43,7 @@ from time import monotonic
 from typing import Any, Final, NoReturn
 
 from registry import _framing
-from registry._addresses import Address
+from registry._addresses import Address, parse
 from registry._transport import DeadlinePassed, PatchedTransport, SocketTransport, dial_stock, is_gone
 from registry.declarations import DUNDERS
 from registry.errors import (
@@ -156,8 +156,8 @@ class StockServer:
         authkey: The secret that both sides know.
         timeout: Seconds for which the server may be silent.
         label: What the server's threads are called; empty: the name of this process.
-        reopen: What makes the proxy of an object by its server's URL, typeid and ident: of an object of another
-            server, or from a pickle.
+        reopen: What unpickles a proxy, by the URL of its server, typeid and ident.
+        key_for: What tells the key that this process was given for another server, by its URL.
     """
 
     def __init__(
@@ -167,6 +167,7 @@ class StockServer:
         timeout: float,
         label: str,
         reopen: Callable[[str, str, str], Any],
+        key_for: Callable[[str], bytes | None],
     ) -> None:
         self.address = address
         self.url = str(address)
@@ -174,6 +175,8 @@ class StockServer:
         self.reopen = reopen
         self.life = 0
         self._authkey = authkey
+        self._key_for = key_for
+        self._others: dict[str, StockServer] = {}
         self._label = label
         self._closed = False
         self._is_mute = False
@@ -194,6 +197,8 @@ class StockServer:
 
     def close(self) -> None:
         """Give up all proxies, and close all connections."""
+        for other in list(self._others.values()):
+            other.close()
         here = self._here()
         for reference in list(self._held.values()):
             reference()
@@ -504,12 +509,21 @@ class StockServer:
         raise RemoteError(title, name, message, text, self.url)
 
     def _rebuilt(self, function: object, token: Any, serializer: str, kwds: dict[str, Any]) -> Any:
-        """Return the proxy that stands in a reply, of this client and with its key."""
-        if self._is_here(token.address):
-            return self.find(token.typeid, token.id, kwds.get("exposed"))
-        path = isinstance(token.address, str)
-        url = f"stock+unix://{token.address}" if path else "stock+tcp://{}:{}".format(*token.address)
-        return self.reopen(url, token.typeid, token.id)
+        """Return the proxy that stands in a reply: of this server, or of another one.
+
+        That other one is shown the key that this process has for it, else the same as this one: what has come in a
+        pickle of this server could have taken the key by itself.
+        """
+        server = self
+        if not self._is_here(token.address):
+            path = isinstance(token.address, str)
+            url = f"stock+unix://{token.address}" if path else "stock+tcp://{}:{}".format(*token.address)
+            key = self._key_for(url) or self._authkey
+            server = self._others.get(url) or StockServer(
+                parse(url), key, self.timeout, self._label, self.reopen, self._key_for
+            )
+            self._others[url] = server
+        return server.find(token.typeid, token.id, kwds.get("exposed"))
 
     def _is_here(self, address: object) -> bool:
         """Tell whether the address in a token is this server's, which may listen on all interfaces."""

@@ -473,7 +473,7 @@ class StockHome(Home):
 
                 address = _addresses.parse(self.address)
                 key = _addresses.find_authkey(_key_for(self.address) if self.is_revived else self._authkey, address)
-                self._server = StockServer(address, key, self.timeout, self._label, _reopen)
+                self._server = StockServer(address, key, self.timeout, self._label, _reopen, _key_for)
             return self._server
 
     def connect(self) -> None:

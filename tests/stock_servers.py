@@ -20,6 +20,7 @@ SHA256_SINCE = 12  # the minor version of Python from which on `multiprocessing`
 #: A server with what people register, for every Python from 3.6 on.
 SERVER = """
 import os, sys, threading
+from multiprocessing import current_process
 from multiprocessing.managers import BaseManager, DictProxy, IteratorProxy, ListProxy, NamespaceProxy, Namespace
 from queue import Queue
 
@@ -70,6 +71,8 @@ address = sys.argv[1]
 if ":" in address:
     host, port = address.rsplit(":", 1)
     address = (host, int(port))
+# Proxies that it gets of other servers, and of itself under another name, it opens with the key of its process.
+current_process().authkey = sys.argv[2].encode()
 server = Manager(address, authkey=sys.argv[2].encode()).get_server()
 print(server.address if isinstance(server.address, str) else "%s:%d" % server.address, flush=True)
 server.serve_forever()

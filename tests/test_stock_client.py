@@ -255,6 +255,33 @@ def test_a_proxy_can_be_kept_in_a_server_of_ours(shared: ManagerClient) -> None:
         assert ours.dict("d")["counter"].add() == 8
 
 
+def test_a_proxy_in_a_value_may_name_the_server_otherwise(stock: Stock, shared: ManagerClient) -> None:
+    """What others have kept under another name of the server, or under all of its interfaces, is found there."""
+    assert isinstance(stock.address, tuple)
+    port = stock.address[1]
+    for host in ("0.0.0.0", "localhost"):
+        with connect(f"stock+tcp://{host}:{port}", KEY, timeout=20) as other:
+            counter, box = other.counter(), other.list()
+            box.append(counter)
+            shared.jobs().put(box)
+            again = shared.jobs().get()[0]
+            assert [again.add(), counter.add()] == [1, 2]
+            del again
+
+
+def test_a_proxy_in_a_value_may_be_of_another_server(shared: ManagerClient) -> None:
+    """It is shown the key that this process has for it, and the same key where it has none."""
+    with Stock() as second:
+        with connect(second.url, KEY, timeout=20) as client:
+            counter = client.counter()
+            box = shared.list([counter])
+            assert box[0] == counter
+            assert [box[0].add(), counter.add()] == [1, 2]
+            del counter
+        assert box[0].add() == 3  # the list has a reference of its own
+        del box
+
+
 # Threads and processes
 
 

@@ -73,11 +73,24 @@ def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
     """
     from registry.client import ManagerClient
 
+    refuse_stock(address)
     client = ManagerClient(address, start=False, timeout=PATIENCE, label=f"registry {what}")
     with client:
         with usage():
             client.connect()
         yield client
+
+
+def refuse_stock(address: str | None) -> None:
+    """Say that a stock `multiprocessing` server is nothing that a command looks after."""
+    from registry.client import STOCK, written
+
+    url = written(address)
+    if url.startswith(STOCK):
+        raise click.UsageError(
+            f"{url} is a stock multiprocessing server, which none of these commands can look after; registry.connect() "
+            "uses it, and its own program stops it"
+        )
 
 
 # Speaking

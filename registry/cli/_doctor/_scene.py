@@ -104,6 +104,7 @@ def look(asked: str | None) -> Scene:
     """Collect what there is to know about a server and how this process gets to it."""
     from registry._addresses import Place, find_authkey, parse
 
+    _common.refuse_stock(asked)
     scene = Scene(asked)
     try:
         scene.address = parse(asked)
