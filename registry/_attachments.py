@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -89,12 +89,15 @@ class Attachment:
         label: What the shell calls the peer, where it does not name itself.
         pid: The peer's process, where the kernel tells it; then `host` and `command` are what the shell knows of it.
         process: Names that process across restarts of the server, where the kernel tells it, else empty.
+        certificate: What the peer has shown over TLS and the server has verified, as `ssl.SSLSocket.getpeercert` tells
+            it, with ``subject`` and ``subjectAltName``; None without.
         outbox: Frames to send, whole or in pieces, in order; the shell empties it.
         sees_files: Whether it sees the server's directory of large values.
         client: The session it belongs to, once it has said so.
     """
 
     __slots__ = (
+        "certificate",
         "client",
         "command",
         "domain",
@@ -118,7 +121,9 @@ class Attachment:
         command: str = "",
         leased: bool = False,
         process: str = "",
+        certificate: Mapping[str, Any] | None = None,
     ) -> None:
+        self.certificate = certificate
         self.domain = domain
         self.label = label
         self.pid = pid

@@ -12,6 +12,8 @@ A native client (one round trip)::
        or   #DENIED#                                                           another key
        or   #VERSION#n                                                         speaks version n only
 
+A server that speaks TLS only says ``#TLS#`` in its first message to who seems to wait for a challenge, and closes.
+
 A stock client, exactly as CPython 3.6 to 3.13 have it::
 
     server  #CHALLENGE#{sha256} + 40 random bytes
@@ -62,6 +64,8 @@ _NATIVE = b"#REGISTRY#"
 _MAGIC = b"%b%d" % (_NATIVE, VERSION)
 _DENIED = b"#DENIED#"
 _OTHER_VERSION = b"#VERSION#"
+_SECURED = b"#TLS#"
+_TLS_HANDSHAKE = b"\x16\x03"  # how a client of TLS begins
 
 _DIGEST_PREFIX = b"{sha256}"
 _CHALLENGE_RANDOM = 40  # CPython's length since 3.12; more than the 20 that mean "MD5 only"
@@ -186,7 +190,10 @@ class ServerHandshake:
         while self.outcome is None and len(self._buffer) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer)
             if not 0 <= size <= MESSAGE_LIMIT:
-                answer += self._refuse(f"a message of {size} bytes before authentication")
+                if self._buffer.startswith(_TLS_HANDSHAKE):
+                    answer += self._refuse("it speaks TLS, and this address does not: tls:// does", b"")
+                else:
+                    answer += self._refuse(f"a message of {size} bytes before authentication")
                 break
             end = _LENGTH.size + size
             if len(self._buffer) < end:
@@ -245,6 +252,8 @@ class ServerHandshake:
         return b""
 
     def _stock_answer(self, message: bytes) -> bytes:
+        if self._binding:
+            return self._refuse("a stock client, whose proof would not be bound to its TLS connection")
         digest, mac = _split_digest(message)
         if len(message) == _MD5_SIZE:
             digest, mac = "md5", message
@@ -365,6 +374,8 @@ class ClientHandshake:
 
     def _answer(self, message: bytes) -> bytes:
         challenge = message[len(_CHALLENGE) :]
+        if message == _SECURED:
+            raise NotNative("it speaks TLS only: write tls:// for tcp://")
         if (
             not message.startswith(_CHALLENGE + _DIGEST_PREFIX)
             or len(challenge) != len(_DIGEST_PREFIX) + _CHALLENGE_RANDOM
@@ -384,6 +395,7 @@ class ClientHandshake:
             raise AccessDenied(
                 "the server has another key than this process. Give the one it was started with: authkey=, "
                 "the file that REGISTRY_AUTHKEY_FILE names, or the key file in its directory"
+                + ("; or else something on the way opens TLS and seals it anew" if self._binding else "")
             )
         theirs = message[len(_OTHER_VERSION) :]
         if message.startswith(_OTHER_VERSION) and theirs.isdigit() and len(theirs) < 8:
@@ -509,6 +521,11 @@ class StockHandshake:
         if digest is None or mac is None:
             raise NotStock("it asks for a digest that this Python does not have")
         return b"{%b}%b" % (digest.encode(), mac)
+
+
+def secured() -> bytes:
+    """Return what a server that speaks TLS only says to who does not."""
+    return _framed(_SECURED)
 
 
 def _framed(message: bytes) -> bytes:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry import _peers, _wire
@@ -31,10 +32,18 @@ STUCK = 30.0  # seconds without progress after which a peer that does not read i
 class Connection(asyncio.Protocol):
     """One connection: the handshake, then frames or stock requests."""
 
-    def __init__(self, server: ManagerServer) -> None:
+    def __init__(self, server: ManagerServer, binding: bytes = b"") -> None:
+        """Wait for a peer.
+
+        Args:
+            server: Whose connection this is.
+            binding: What binds the handshake to the TLS connection below.
+        """
         self._server = server
         self._transport: Any = None
-        self._handshake: ServerHandshake | None = ServerHandshake(server.authkey, takes_md5=not server.no_md5)
+        self._handshake: ServerHandshake | None = ServerHandshake(
+            server.authkey, binding=binding, takes_md5=not server.no_md5
+        )
         self._reader = _wire.Reader()
         self._attachment: Attachment | None = None
         self._stock: StockConnection | None = None
@@ -61,8 +70,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=UNSENT)
-        if self._handshake is not None:
-            self._transport.write(self._handshake.opening())
+        self._begin()
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE, self._give_up)
         server.door.enter(self)
 
@@ -123,6 +131,16 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     # -- what they do
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The certificate that the peer has shown and the server has verified, as `ssl` tells it; None without."""
+        return None
+
+    def _begin(self) -> None:
+        """Have the first word."""
+        if self._handshake is not None:
+            self._transport.write(self._handshake.opening())
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -246,6 +264,7 @@ class Connection(asyncio.Protocol):
                 command=peer.command,
                 leased=self._pidfd is None,
                 process=peer.process if self._pidfd is not None else "",
+                certificate=self.certificate,
             )
             self._attachment.sink = self
             if handshake.leftover:

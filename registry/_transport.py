@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Protocol
 
 import attrs
 
 from registry import _codec, _peers, _wire
-from registry._addresses import Address
+from registry._addresses import Address, TlsFiles
 from registry._auth import ClientHandshake, NotNative, NotStock, StockHandshake
 from registry._wire import Kind
 from registry.declarations import Interface
@@ -305,34 +306,39 @@ def _transport(sock: socket.socket) -> SocketTransport:
     return SocketTransport(sock)
 
 
-def dial(address: Address, authkey: bytes, deadline: float) -> Dialed:
+def dial(address: Address, authkey: bytes, deadline: float, tls: TlsFiles | None = None) -> Dialed:
     """Connect to a socket address and shake hands.
 
     Args:
-        address: Of kind unix or tcp.
+        address: Of kind unix, tcp or tls.
         authkey: The secret that both sides know.
         deadline: When to give up, as `time.monotonic` counts.
+        tls: The files of this end, where the address is of kind tls.
 
     Raises:
         ServerNotFound: Nobody listens there, or what listens is no server of ours.
-        AccessDenied: The keys differ.
+        AccessDenied: The keys differ, or one of the two does not accept the other's certificate.
         DeadlinePassed: The deadline came first.
     """
-    handshake = ClientHandshake(authkey)
     try:
-        sock = _shaken(address, handshake, deadline)
+        with _kept(_connected(address, deadline)) as sock:
+            transport: Transport = _transport(sock)
+            binding = b""
+            if address.kind == "tls":
+                from registry import _tls  # it takes `ssl`, which other connections do without
+
+                transport = sealed = _tls.secure(transport, address, tls or TlsFiles(), _limit(deadline))
+                binding = sealed.binding
+            handshake = ClientHandshake(authkey, binding=binding)
+            _shake(transport, handshake, deadline)
+            greeting = Greeting(handshake.body, str(address))
+            return Dialed(transport, greeting, handshake.leftover, _is_ours(sock, address))
     except NotNative as error:
         cure = f'; "stock+{address}" is how to use one' if error.is_stock else ""
         reason = f"what answers there is no server of ours: {error.reason}{cure}"
         raise ServerNotFound(str(address), reason) from error
     except (AccessDenied, VersionMismatch) as error:
-        raise error.located(address.label) from None
-    try:
-        greeting = Greeting(handshake.body, str(address))
-        return Dialed(_transport(sock), greeting, handshake.leftover, _is_ours(sock, address))
-    except BaseException:
-        sock.close()
-        raise
+        raise error.located(address.label) from error.__cause__
 
 
 def dial_stock(address: Address, authkey: bytes, deadline: float) -> tuple[SocketTransport, bytes]:
@@ -354,45 +360,52 @@ def dial_stock(address: Address, authkey: bytes, deadline: float) -> tuple[Socke
     """
     handshake = StockHandshake(authkey)
     try:
-        sock = _shaken(address, handshake, deadline)
+        with _kept(_connected(address, deadline)) as sock:
+            transport = _transport(sock)
+            _shake(transport, handshake, deadline)
+            return transport, handshake.leftover
     except NotStock as error:
         reason = f"what answers there is no multiprocessing server: {error.reason}"
         raise ServerNotFound(str(address), reason) from error
     except AccessDenied as error:
         raise error.located(str(address)) from None
+
+
+@contextmanager
+def _kept(sock: socket.socket) -> Iterator[socket.socket]:
+    """Close a socket where the block raises."""
     try:
-        return _transport(sock), handshake.leftover
+        yield sock
     except BaseException:
         sock.close()
         raise
 
 
-def _shaken(address: Address, handshake: Handshake, deadline: float) -> socket.socket:
-    """Connect, and shake hands.
+def _shake(transport: Transport, handshake: Handshake, deadline: float) -> None:
+    """Shake hands on a connection.
 
     Raises:
-        OSError: Nobody listens there, or the connection has ended.
+        OSError: It has ended.
         DeadlinePassed: The deadline came first.
         Exception: Whatever the handshake finds wrong.
     """
-    sock = _connected(address, deadline)
     heard = False
-    try:
-        while not handshake.done:
-            sock.settimeout(_seconds(deadline))
-            data = sock.recv(CHUNK)
-            if not data:
-                raise ConnectionResetError("the connection was closed during the handshake")
-            heard = True
-            answer = handshake.receive(data)
-            if answer:
-                sock.sendall(answer)
-    except BaseException as error:
-        sock.close()
-        if type(error) is TimeoutError and monotonic() >= deadline:
-            raise DeadlinePassed("" if heard else SILENCE) from error
-        raise
-    return sock
+    while not handshake.done:
+        try:
+            data = transport.receive(_limit(deadline))
+        except DeadlinePassed:
+            raise DeadlinePassed("" if heard else SILENCE) from None
+        if not data:
+            raise ConnectionResetError("the connection was closed during the handshake")
+        heard = True
+        answer = handshake.receive(data)
+        if answer:
+            transport.send(answer)
+
+
+def _limit(deadline: float) -> float | None:
+    """Return a deadline as transports take it."""
+    return None if deadline == float("inf") else deadline
 
 
 def attached(transport: Transport, reader: _wire.Reader, limit: float | None, address: str) -> _wire.Attached:
@@ -421,7 +434,7 @@ def _is_ours(sock: socket.socket, address: Address) -> bool:
     """Tell whether the server runs under our own account on this machine, as the kernel says."""
     if not hasattr(os, "geteuid"):
         return False
-    if address.kind == "tcp":
+    if address.host is not None:
         return _peers.of_tcp(sock).uid == os.geteuid()
     peer, pidfd = _peers.of_unix(sock)
     if pidfd is not None:

@@ -12,12 +12,12 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from registry import _addresses, _codec, _peers
-from registry._addresses import Address
+from registry._addresses import Address, TlsFiles
 from registry._cache import Cache
 from registry._link import Link
 from registry._transport import Dialed, dial
@@ -40,6 +40,7 @@ else:
 __all__ = ["ManagerClient", "connect"]
 
 T = TypeVar("T")
+TlsPaths = Mapping[str, "str | os.PathLike[str]"]
 
 # The one session of this process with each server and key.
 _links: dict[tuple[str, bytes], Link] = {}
@@ -64,6 +65,7 @@ def connect(
     cache: bool = True,
     plugins: Iterable[Any] = (),
     label: str | None = None,
+    tls: TlsPaths | None = None,
 ) -> ManagerClient:
     """Connect to a server now, and return the client.
 
@@ -71,9 +73,10 @@ def connect(
     run. `ManagerClient` is the same without connecting yet.
 
     Args:
-        address: A name, a URL (``unix:///path``, ``tcp://host:port``, ``memory://``), or a (host, port) tuple. None is
-            the environment's ``REGISTRY_ADDRESS``, else the name ``"default"``. ``stock+unix:///path`` and
-            ``stock+tcp://host:port`` are servers of `multiprocessing` itself, whose pickles are opened here.
+        address: A name, a URL (``unix:///path``, ``tcp://host:port``, ``tls://host:port``, ``memory://``), or a (host,
+            port) tuple. None is the environment's ``REGISTRY_ADDRESS``, else the name ``"default"``.
+            ``stock+unix:///path`` and ``stock+tcp://host:port`` are servers of `multiprocessing` itself, whose pickles
+            are opened here.
         authkey: The secret shared with the server. None is the file named by ``REGISTRY_AUTHKEY_FILE``, else the
             name's own key file.
         start: Whether to start a server that does not run. None: names yes, all else no.
@@ -82,12 +85,18 @@ def connect(
         plugins: Plugins that this program uses: installed names, modules or files. A server that is started here
             gets them, and differences from a running one are warned about.
         label: What the server's lists call this process. None: its command and pid.
+        tls: For ``tls://``, files in PEM: ``"ca"`` has the certificates of those who may have signed the server's,
+            ``"cert"`` and ``"key"`` are what is shown to it. None are the files that ``REGISTRY_TLS_CA``,
+            ``REGISTRY_TLS_CERT`` and ``REGISTRY_TLS_KEY`` name; without a CA those are believed that the system
+            believes.
 
     Raises:
         ServerNotFound: Nothing answers there.
-        AccessDenied: The keys differ.
+        AccessDenied: The keys differ, or one of the two does not accept the other's certificate.
     """
-    client = ManagerClient(address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label)
+    client = ManagerClient(
+        address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label, tls=tls
+    )
     try:
         client.connect()
     except BaseException:
@@ -112,9 +121,10 @@ class ManagerClient(FirstParty):
         cache: bool = True,
         plugins: Iterable[Any] = (),
         label: str | None = None,
+        tls: TlsPaths | None = None,
     ) -> None:
         make = StockHome if written(address).startswith(STOCK) else Home
-        self._home = make(address, authkey, start, timeout, named_plugins(plugins), label or "", cache)
+        self._home = make(address, authkey, start, timeout, named_plugins(plugins), label or "", cache, tls)
 
     @classmethod
     def _with(cls, home: Home) -> Self:
@@ -241,8 +251,10 @@ class Home:
         plugins: tuple[Any, ...],
         label: str,
         cache: bool = True,
+        tls: TlsPaths | None = None,
     ) -> None:
         self.address = written(address)
+        self._tls = _addresses.given_tls(tls, self.address)
         self._authkey = authkey.encode() if isinstance(authkey, str) else authkey
         self._start = start
         # Seconds that a call which should be instant may take, for this client; its session may be shared.
@@ -395,16 +407,19 @@ class Home:
                 self.address,
                 "a stock multiprocessing server is used by registry.connect() only, and by a loop in a thread",
             )
-        if address.kind not in ("unix", "tcp"):
+        if address.kind not in ("unix", "tcp", "tls"):
             raise ServerNotFound(self.address, f"this version does not speak {address.kind}")
         start = address.name is not None if self._start is None else self._start
-        given = _key_for(self.address) if self.is_revived else self._authkey
+        given, files = _given_for(self.address) if self.is_revived else (self._authkey, self._tls)
         mark = hashlib.sha256(given).digest() if given is not None else b""
+        if address.kind == "tls":
+            files = files or _addresses.environment_tls()
+            mark += files.mark
         identity = (str(address), os.urandom(16) if self.is_alone else mark)
         with _links_lock:
             shared = links.get(identity)
             if shared is None or shared.closed:
-                shared = links[identity] = make(partial(_dial, address, given, start, self.plugins))
+                shared = links[identity] = make(partial(_dial, address, given, start, self.plugins, files))
             shared.users += 1
             return shared
 
@@ -582,10 +597,16 @@ def home_of(address: str) -> Home:
         return home
 
 
+def _given_for(address: str) -> tuple[bytes | None, TlsFiles | None]:
+    """Return the key and the files of TLS that a client of this process was given for an address, used yet or not."""
+    homes = [home for home in _all_homes if home.address == address and not home._closed]
+    keys = [home._authkey for home in homes if home._authkey is not None]
+    files = [home._tls for home in homes if home._tls is not None]
+    return next(iter(keys), None), next(iter(files), None)
+
+
 def _key_for(address: str) -> bytes | None:
-    """Return the key that a client of this process was given for an address, used yet or not."""
-    keys = [home._authkey for home in _all_homes if home.address == address and not home._closed]
-    return next((key for key in keys if key is not None), None)
+    return _given_for(address)[0]
 
 
 _homes: dict[str, Home] = {}
@@ -597,7 +618,13 @@ def _reopen(address: str, typeid: str, name: str) -> Any:
 
 
 def _dial(
-    address: Address, authkey: bytes | None, start: bool, plugins: tuple[Any, ...], deadline: float, resume: bool
+    address: Address,
+    authkey: bytes | None,
+    start: bool,
+    plugins: tuple[Any, ...],
+    tls: TlsFiles | None,
+    deadline: float,
+    resume: bool,
 ) -> Dialed:
     """Connect to a socket address, starting the server of a name where that is asked for and nobody answers."""
     _promise_goodbye()
@@ -610,7 +637,7 @@ def _dial(
             raise ServerNotFound(address.name, _absence(address, None)) from None
         raise
     try:
-        return dial(address, key, deadline)
+        return dial(address, key, deadline, tls)
     except PermissionError as error:
         if isinstance(error, AccessDenied):
             raise

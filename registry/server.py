@@ -20,10 +20,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
 
 from registry import __version__, _addresses, _peers, _plugins, _shelf, _words
 from registry._addresses import Place
@@ -37,8 +39,10 @@ from registry._listening import listen_tcp, listen_unix
 from registry._log import Recovered
 from registry._process import garbage_spared, new_loop, signals_taken
 from registry._pulse import Pulse, is_behind
+from registry._sealed import SealedConnection
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
+from registry._tls import Renewed
 from registry.errors import AccessDenied
 
 if TYPE_CHECKING:
@@ -58,7 +62,8 @@ class ManagerServer:
     """Host shared objects for other processes.
 
     Args:
-        address: A name, a URL (``unix:///path``, ``tcp://host:port``), or a (host, port) tuple. None: ``"default"``.
+        address: A name, a URL (``unix:///path``, ``tcp://host:port``, ``tls://host:port``), or a (host, port) tuple.
+            None: ``"default"``.
         authkey: The secret that clients must know. None is the file named by ``REGISTRY_AUTHKEY_FILE``, else the key
             file in the server's own directory, made at first need.
         plugins: What to serve besides the installed plugins: names, modules, files, objects with hooks or declarations.
@@ -70,9 +75,12 @@ class ManagerServer:
         no_md5: Refuse stock `multiprocessing` clients of Python 3.11 and older, which show the key by HMAC-MD5.
         lease: Seconds that a session is believed to live that is silent over TCP, or has no connection.
         insecure_network: Allow an address that other hosts can reach, without encryption.
+        tls: For ``tls://``, files in PEM: ``"cert"`` and ``"key"`` are what clients are shown; with ``"ca"`` they must
+            show a certificate that one of these has signed. They are read again when they change.
 
     Raises:
-        AccessDenied: The address can be reached from other hosts, and nothing allows that.
+        AccessDenied: The address can be reached from other hosts, and nothing allows that; when it opens, a file of
+            TLS cannot be used, or others can read the key.
         OSError: The address, or the directory of the log, is in use.
         CodeChanged: The log holds events of an unclean end that other code has brought about.
         RegistryError: The log is damaged.
@@ -90,20 +98,24 @@ class ManagerServer:
         no_md5: bool = False,
         lease: float = 30.0,
         insecure_network: bool = False,
+        tls: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> None:
         self._address = _addresses.parse(address)
-        if self._address.kind not in ("unix", "tcp"):
-            raise ValueError(f"a server listens at a name, unix:///path or tcp://host:port, not at {self._address}")
+        if self._address.kind not in ("unix", "tcp", "tls"):
+            raise ValueError(
+                f"a server listens at a name, unix:///path, tcp://host:port or tls://host:port, not at {self._address}"
+            )
+        self._tls_files = _addresses.served_tls(tls, self._address)
         if log not in ("memory", "process", "disk"):
             raise ValueError(f"log must be 'memory', 'process' or 'disk', not {log!r}")
         if trust not in ("uid", "key"):
             raise ValueError(f"trust must be 'uid' or 'key', not {trust!r}")
         if not lease > 0:
             raise ValueError(f"lease must be a number of seconds above 0, not {lease!r}")
-        if not (self._address.is_local or insecure_network):
+        if not (self._address.is_local or self._address.kind == "tls" or insecure_network):
             raise AccessDenied(
-                f"{self._address} can be reached from other hosts, and nothing is encrypted there; bind 127.0.0.1, or "
-                "say insecure_network=True (serve --insecure-network) if the network itself is trusted"
+                f"{self._address} can be reached from other hosts, and nothing is encrypted there; bind 127.0.0.1, "
+                "serve tls://, or say insecure_network=True (serve --insecure-network) if the network itself is trusted"
             )
         self._given_key = authkey.encode() if isinstance(authkey, str) else authkey
         self.plugins = (
@@ -123,6 +135,7 @@ class ManagerServer:
         self._shelf: _shelf.Shelf | None = None
         self._words: _words.WordFile | None = None
         self._is_stamping = False
+        self._tls: Renewed | None = None
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
@@ -149,7 +162,11 @@ class ManagerServer:
 
     @property
     def address(self) -> str | tuple[str, int]:
-        """Where it listens, as `multiprocessing` writes addresses; with the real port once it does."""
+        """Where it listens, as `multiprocessing` writes addresses; with the real port once it does.
+
+        Raises:
+            ValueError: It speaks TLS, which `multiprocessing` does not; `url` tells where.
+        """
         return self._address.stock_form
 
     @property
@@ -162,10 +179,12 @@ class ManagerServer:
         if self._listener is not None:
             return
         since = time.time()
-        if self._address.kind == "tcp":
+        if self._tls_files is not None:
+            self._tls = Renewed(self._tls_files, self._address.label)
+        if self._address.host is not None:
             self._listener = listen_tcp(self._address)
             if not self._address.port:
-                self._address = _addresses.parse((self._address.host or "", self._listener.getsockname()[1]))
+                self._address = attrs.evolve(self._address, port=self._listener.getsockname()[1])
         place = Place(self._address, self._directory)
         try:
             place.ensure()
@@ -471,7 +490,7 @@ class ManagerServer:
         try:
             if durability is not None:
                 await durability.serve(self.host, stop)
-            acceptor = await make(lambda: Connection(self), sock=accepting)
+            acceptor = await make(self._connection, sock=accepting)
             log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
             if self.on_ready is not None:
                 self.on_ready()
@@ -498,6 +517,10 @@ class ManagerServer:
                     break
                 await asyncio.sleep(0.01)
             self.lifelines.end()
+
+    def _connection(self) -> Connection:
+        """Return what serves a peer that has just connected."""
+        return Connection(self) if self._tls is None else SealedConnection(self, self._tls.current())
 
     def _begin_stop(self) -> None:
         if self._stop is not None:

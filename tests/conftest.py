@@ -40,8 +40,8 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     short = "/tmp" if os.path.isdir("/tmp") else None
     path = tempfile.mkdtemp(prefix="r", dir=short)
     monkeypatch.setenv("REGISTRY_HOME", path)
-    for name in ("REGISTRY_ADDRESS", "REGISTRY_AUTHKEY_FILE", "REGISTRY_PLUGINS", "REGISTRY_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ADDRESS", "AUTHKEY_FILE", "PLUGINS", "DEBUG", "TLS_CA", "TLS_CERT", "TLS_KEY"):
+        monkeypatch.delenv(f"REGISTRY_{name}", raising=False)
     yield Path(path)
     shutil.rmtree(path, ignore_errors=True)
 

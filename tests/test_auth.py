@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import running
 
-from registry._auth import PROOF_LIMIT, ClientHandshake, NotNative, NotStock, ServerHandshake, StockHandshake
+from registry._auth import PROOF_LIMIT, ClientHandshake, NotNative, NotStock, ServerHandshake, StockHandshake, secured
 from registry.errors import AccessDenied, VersionMismatch
 
 KEY = b"the key of these tests"
@@ -196,6 +196,24 @@ def test_a_relay_between_two_tls_connections_fails() -> None:
     server, client = ServerHandshake(KEY, binding=b"one"), ClientHandshake(KEY, binding=b"one")
     shake(server, client)
     assert client.done
+
+
+def test_a_stock_proof_that_is_not_bound_is_refused() -> None:
+    """Over TLS it could come from another connection; the right answer to the challenge does not help."""
+    server = ServerHandshake(KEY, binding=b"one")
+    (challenge,) = messages(server.opening())
+    mac = hmac.new(KEY, challenge[len(b"#CHALLENGE#") :], "sha256").digest()
+    assert messages(server.receive(framed(b"{sha256}" + mac))) == [b"#FAILURE#"]
+    assert server.reason == "a stock client, whose proof would not be bound to its TLS connection"
+
+
+def test_tls_and_what_is_none_are_told_apart() -> None:
+    """A client of TLS is no native client with a strange length, and a server of TLS only is no stranger."""
+    server = ServerHandshake(KEY)
+    assert server.receive(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") == b""
+    assert (server.outcome, server.reason) == ("refused", "it speaks TLS, and this address does not: tls:// does")
+    with pytest.raises(NotNative, match="it speaks TLS only: write tls:// for tcp://"):
+        ClientHandshake(KEY).receive(secured())
 
 
 def test_a_native_client_signs_nothing_for_a_stock_listener() -> None:

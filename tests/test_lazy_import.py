@@ -47,6 +47,7 @@ NOT_FOR_CLIENTS = (
     "multiprocessing",
     "pluggy",
     "rich",
+    "ssl",
     "uvloop",
 )
 

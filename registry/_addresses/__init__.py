@@ -21,6 +21,7 @@ link or open to others is refused, naming the cure. A server may let a group to 
 
 from __future__ import annotations
 
+from registry._addresses._certificates import TlsFiles, check_file, environment_tls, given_tls, served_tls
 from registry._addresses._epoch import EpochFile
 from registry._addresses._groups import admit, closed_to, exclude, gid_of, give
 from registry._addresses._keys import find_authkey, load_key, read_authkey
@@ -34,14 +35,19 @@ __all__ = [
     "EpochFile",
     "Place",
     "ServerLock",
+    "TlsFiles",
     "admit",
+    "check_file",
     "closed_to",
+    "environment_tls",
     "exclude",
     "find_authkey",
     "gid_of",
     "give",
+    "given_tls",
     "home",
     "load_key",
     "parse",
     "read_authkey",
+    "served_tls",
 ]

@@ -26,7 +26,7 @@ from registry.aio._bridge import run
 from registry.aio._homes import Front
 from registry.aio._proxies import AsyncProxy, Grant
 from registry.client import ManagerClient as BlockingClient
-from registry.client import named_plugins, written
+from registry.client import TlsPaths, named_plugins, written
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,13 +50,16 @@ def connect(
     cache: bool = True,
     plugins: Iterable[Any] = (),
     label: str | None = None,
+    tls: TlsPaths | None = None,
 ) -> Connecting:
     """Connect to a server: ``async with connect() as shared``, or ``shared = await connect()``.
 
     The arguments are those of `registry.connect`. So are the errors, which come when it is awaited.
     """
     return Connecting(
-        ManagerClient(address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label)
+        ManagerClient(
+            address, authkey, start=start, timeout=timeout, cache=cache, plugins=plugins, label=label, tls=tls
+        )
     )
 
 
@@ -102,8 +105,9 @@ class ManagerClient(FirstParty):
         cache: bool = True,
         plugins: Iterable[Any] = (),
         label: str | None = None,
+        tls: TlsPaths | None = None,
     ) -> None:
-        self._front = Front(written(address), authkey, start, timeout, named_plugins(plugins), label or "", cache)
+        self._front = Front(written(address), authkey, start, timeout, named_plugins(plugins), label or "", cache, tls)
 
     def _here(self) -> BlockingClient:
         return BlockingClient._with(self._front.here())

@@ -302,7 +302,7 @@ class LoopLink(Link):
         if self._untold_ends:
             self._tell_ends(slot.seq)
         transport = self._transport
-        if type(transport) is LoopSocket:
+        if isinstance(transport, LoopSocket):
             transport.is_eager = len(self._pending) == 1
         super()._send(slot, remaining)
 

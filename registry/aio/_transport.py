@@ -13,14 +13,17 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from ssl import SSLError
 from time import monotonic
 
 from registry import _wire
 from registry._memory import MemoryTransport
+from registry._tls import PIECE, Layer, SealedTransport, broken
 from registry._transport import CHUNK, STUCK, DeadlinePassed, SocketTransport, Transport
 from registry.aio._bridge import wait
 
 FULL = 1 << 20  # unsent bytes from which on calls wait before they are written
+A_TURN = 1 << 20  # bytes that are sealed in a turn of the loop
 TOGETHER = 64  # pieces that leave in one system call
 
 
@@ -239,6 +242,58 @@ class LoopSocket(LoopTransport):
                 self.close()
 
 
+class LoopSealed(LoopSocket):
+    """A socket that an event loop watches, whose bytes are sealed.
+
+    Bytes are sealed when they are about to leave, and so many in a turn that others are not kept waiting.
+
+    Args:
+        loop: The loop, which runs in this thread.
+        sock: The socket, which belongs to this from now on.
+        layer: What seals them, its handshake done.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, layer: Layer) -> None:
+        super().__init__(loop, sock)
+        self.layer = layer
+        self._sealed = memoryview(b"")
+        self._sealed_of = 0  # bytes that `_sealed` has been made of
+        self._left = A_TURN
+
+    def _take(self, most: int) -> bytes | None:
+        while not self.layer.has_ended:
+            sealed = super()._take(most)
+            if not sealed:
+                return sealed
+            try:
+                data = self.layer.open(sealed)
+            except SSLError as error:
+                raise broken(error) from error
+            if data:
+                return data
+        return b""
+
+    def _flush(self) -> None:
+        self._left = A_TURN
+        super()._flush()
+
+    def _send_some(self) -> int:
+        if not self._sealed:
+            if self._left <= 0:
+                raise BlockingIOError  # the kernel would take more; the next turn goes on
+            piece, size = [], 0
+            for each in self._unsent:
+                piece.append(each[: PIECE - size])
+                size += len(piece[-1])
+                if size >= PIECE:
+                    break
+            self._sealed = memoryview(self.layer.seal(piece[0] if len(piece) == 1 else b"".join(piece)))
+            self._sealed_of = size
+            self._left -= size
+        self._sealed = self._sealed[self._sock.send(self._sealed) :]
+        return 0 if self._sealed else self._sealed_of
+
+
 class LoopMemory(LoopTransport):
     """A stream to a server in this process, whose thread brings what it has to say.
 
@@ -275,6 +330,8 @@ class LoopMemory(LoopTransport):
 
 def for_loop(loop: asyncio.AbstractEventLoop, transport: Transport) -> LoopSocket | LoopMemory:
     """Return what takes the place of a transport that has just been connected, in a thread."""
+    if isinstance(transport, SealedTransport) and isinstance(transport.inner, SocketTransport):
+        return LoopSealed(loop, transport.inner.detach(), transport.layer)
     if isinstance(transport, SocketTransport):
         return LoopSocket(loop, transport.detach())
     if isinstance(transport, MemoryTransport):
