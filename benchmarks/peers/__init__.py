@@ -101,6 +101,7 @@ BENCH = 'pip install "shared-registry[bench]"'
 PEERS = {
     "registry": Peer("this project, each read a round trip", "ours", kind="connect_uncached"),
     "registry, cached": Peer("this project, as it is used", "ours"),
+    "registry, network": Peer("this project over TCP or TLS", "ours", "trustme", BENCH, "connect_network"),
     "manager": Peer("multiprocessing.managers.SyncManager", "manager"),
     "echo": Peer("56 bytes to a process that blocks in recv and back: the floor", "echo"),
     "uvloop echo": Peer("56 bytes to a uvloop server and back", "echo", "uvloop", BENCH, "connect_uvloop"),

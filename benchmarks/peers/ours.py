@@ -12,9 +12,21 @@ from typing import Any
 
 from benchmarks.peers import Client
 
+KEY = "the key of the benchmarks"
 
-def serve(home: Path, ready: Callable[[], None], log: str = "memory", segment: str = "", collections: str = "") -> None:
-    """Serve with a log, where one is named; segments of so many events; collections of garbage noted in a file."""
+
+def serve(
+    home: Path,
+    ready: Callable[[], None],
+    log: str = "memory",
+    segment: str = "",
+    collections: str = "",
+    over: str = "",
+) -> None:
+    """Serve with a log, where one is named; segments of so many events; collections of garbage noted in a file.
+
+    It is over ``tcp`` or ``tls``, where that is named, and then a file of the home says where.
+    """
     import registry
     from registry._log import _store
 
@@ -23,9 +35,30 @@ def serve(home: Path, ready: Callable[[], None], log: str = "memory", segment: s
         _store.SEGMENT_EVENTS = int(segment)
     if collections:
         _note_collections(collections)
-    server = registry.ManagerServer(_name(home), log=log)  # type: ignore[arg-type]
-    server.on_ready = ready
+    address = f"{over}://127.0.0.1:0" if over else _name(home)
+    key = KEY if over else None
+    tls = _certificates(home) if over == "tls" else None
+    server = registry.ManagerServer(address, key, log=log, tls=tls)  # type: ignore[arg-type]
+
+    def tell() -> None:
+        (home / "url").write_text(server.url)
+        ready()
+
+    server.on_ready = tell
     server.run()
+
+
+def _certificates(home: Path) -> dict[str, Path]:
+    """Make a CA and a certificate of this host."""
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(home / "ca.pem")
+    leaf = authority.issue_cert("127.0.0.1")
+    leaf.cert_chain_pems[0].write_to_path(home / "cert.pem")
+    (home / "key.pem").touch(mode=0o600)
+    leaf.private_key_pem.write_to_path(home / "key.pem")
+    return {"cert": home / "cert.pem", "key": home / "key.pem"}
 
 
 def _name(home: Path) -> str:
@@ -97,3 +130,37 @@ def connect(home: Path) -> Client:
 def connect_uncached(home: Path) -> Client:
     """Connect without a cache: each read is a round trip."""
     return Ours(client(home, cache=False))
+
+
+def _network(home: Path) -> Any:
+    """Return a client over TCP or TLS, without a cache; large values go through the socket, as between hosts."""
+    import registry
+    from registry import _shelf
+
+    url = (home / "url").read_text()
+    is_visible = _shelf.is_visible
+    _shelf.is_visible = lambda path: False
+    try:
+        tls = {"ca": home / "ca.pem"} if url.startswith("tls") else None
+        return registry.connect(url, KEY, cache=False, tls=tls)
+    finally:
+        _shelf.is_visible = is_visible
+
+
+def connect_network(home: Path) -> Client:
+    """Connect over TCP or TLS, whichever the server speaks."""
+    return Ours(_network(home))
+
+
+def ask_network(home: Path) -> None:
+    """Connect over TCP or TLS with a session of its own, get one key, and leave."""
+    import registry.client
+
+    with registry.client._links_lock:
+        links = dict(registry.client._links)
+        registry.client._links.clear()  # as in another process
+    try:
+        with _network(home) as shared:
+            shared.dict("d")["k"]
+    finally:
+        registry.client._links.update(links)
