@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -268,3 +269,42 @@ def test_the_composition_shares_what_has_to_be_shared() -> None:
     assert (server["ipc"], worker["ipc"]) == ("shareable", "service:registry")
     assert worker["depends_on"]["registry"]["condition"] == "service_healthy"
     assert set(worker["volumes"]) < set(server["volumes"])
+
+
+def _made(directory: Path, *words: str) -> None:
+    """Run the script that makes certificates."""
+    subprocess.run(["sh", str(DEPLOY / "certificate.sh"), *words], cwd=directory, check=True, capture_output=True)
+
+
+def _files(directory: Path, name: str) -> dict[str, Path]:
+    return {"cert": directory / f"{name}.pem", "key": directory / f"{name}.key", "ca": directory / "ca.pem"}
+
+
+def _has_openssl() -> bool:
+    if not (shutil.which("sh") and shutil.which("openssl")):
+        return False
+    said = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=False).stdout
+    return said.startswith("OpenSSL 3")
+
+
+@pytest.mark.skipif(not _has_openssl(), reason="the script takes OpenSSL 3")
+def test_the_script_makes_certificates_that_are_accepted(tmp_path: Path, home: Path) -> None:
+    """Of a server and of a client, by one CA; made again they are renewed, and nobody else can read a key."""
+    _made(tmp_path, "db1.example.org", "DNS:localhost", "IP:127.0.0.1")
+    _made(tmp_path, "worker.example.org")
+    first = (tmp_path / "db1.example.org.pem").read_bytes()
+    authority = (tmp_path / "ca.pem").read_bytes()
+    for path in tmp_path.glob("*.key"):
+        assert path.stat().st_mode & 0o077 == 0
+    key, worker = os.urandom(32), _files(tmp_path, "worker.example.org")
+    with registry.ManagerServer("tls://127.0.0.1:0", key, tls=_files(tmp_path, "db1.example.org")) as server:
+        for host in ("127.0.0.1", "localhost"):
+            url = server.url.replace("127.0.0.1", host)
+            with registry.connect(url, key, tls=worker) as shared:
+                assert shared.counter("c").incr() > 0
+        _made(tmp_path, "db1.example.org", "DNS:localhost", "IP:127.0.0.1")
+        assert (tmp_path / "db1.example.org.pem").read_bytes() != first
+        assert (tmp_path / "ca.pem").read_bytes() == authority
+        with registry.connect(server.url, key, tls=worker) as shared:
+            assert shared.counter("c").incr() > 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".key"] * 3 + [".pem"] * 3

@@ -22,12 +22,29 @@ FAILED, USAGE, NO_SERVER, DENIED, CONFLICT = 1, 2, 3, 4, 5
 
 PATIENCE = 10.0  # seconds for a server's answer
 
+_TLS = "registry.tls"  # what a command has been given of TLS, in its context
+
 
 class Conflict(Exception):
     """Raised when something stands against what was asked for, and nothing was done."""
 
 
 def address_option(function: F) -> F:
+    """Give a command ``-a``, and the files that it takes for TLS."""
+    helps = {
+        "ca": "For tls://: who may have signed the server's certificate. [default: REGISTRY_TLS_CA, else the system's]",
+        "cert": "For tls://: the certificate to show. [default: REGISTRY_TLS_CERT]",
+        "key": "For tls://: its private key. [default: REGISTRY_TLS_KEY]",
+    }
+    for name, text in reversed(helps.items()):
+        path = click.Path(dir_okay=False)
+        function = click.option(
+            f"--tls-{name}", metavar="F", type=path, expose_value=False, callback=_note_tls, help=text
+        )(function)
+    return address_alone(function)
+
+
+def address_alone(function: F) -> F:
     """Give a command ``-a``."""
     return click.option(
         "-a",
@@ -35,6 +52,11 @@ def address_option(function: F) -> F:
         metavar="ADDRESS",
         help="The server: a name or a URL. [default: REGISTRY_ADDRESS, else 'default']",
     )(function)
+
+
+def _note_tls(context: click.Context, option: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        context.meta.setdefault(_TLS, {})[str(option.name).removeprefix("tls_")] = path
 
 
 def json_option(function: F) -> F:
@@ -63,18 +85,32 @@ def usage() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
-@contextmanager
-def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
-    """Connect to a server that runs; none is started.
+def client_of(address: str | None, what: str) -> ManagerClient:
+    """Return the client of a command, which starts no server. It has not connected yet.
 
     Args:
         address: As the user gave it.
         what: The command, for the server's list of sessions.
+
+    Raises:
+        ValueError: The files of TLS are given for an address that speaks none, or one of a pair is missing.
     """
+    from registry import _addresses
     from registry.client import ManagerClient
 
     refuse_stock(address)
-    client = ManagerClient(address, start=False, timeout=PATIENCE, label=f"registry {what}")
+    context = click.get_current_context(silent=True)
+    tls = context.meta.get(_TLS) if context is not None else None
+    if tls:
+        tls = {**_addresses.environment_tls().paths, **tls}
+    return ManagerClient(address, start=False, timeout=PATIENCE, label=f"registry {what}", tls=tls)
+
+
+@contextmanager
+def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
+    """Connect to a server that runs, as `client_of`."""
+    with usage():
+        client = client_of(address, what)
     with client:
         with usage():
             client.connect()

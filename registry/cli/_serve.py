@@ -24,10 +24,12 @@ IDLE = 3600.0  # seconds without sessions and objects after which a server that 
 LOG_BYTES = 1 << 20
 LOG_FILES = 3
 
+_TLS = ("cert", "key", "ca")
+
 
 @click.command()
 @click.argument("name", required=False)
-@_common.address_option
+@_common.address_alone
 @click.option("--plugins", metavar="A,B", help="Serve exactly these plugins.")
 @click.option(
     "-p",
@@ -53,6 +55,14 @@ LOG_FILES = 3
 )
 @click.option("--no-md5", is_flag=True, help="Refuse multiprocessing clients of Python 3.11 and older.")
 @click.option("--group", metavar="G", help="Let the members of this group connect to the socket, too.")
+@click.option("--tls-cert", metavar="F", type=click.Path(dir_okay=False), help="For tls://: the server's certificate.")
+@click.option("--tls-key", metavar="F", type=click.Path(dir_okay=False), help="For tls://: its private key.")
+@click.option(
+    "--tls-ca",
+    metavar="F",
+    type=click.Path(dir_okay=False),
+    help="For tls://: let in only who shows a certificate that this CA has signed.",
+)
 @click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
 @click.option("--lease", metavar="S", type=float, help="Seconds a silent session is believed. [default: 30]")
 @click.option("--reload", is_flag=True, help="Begin anew with the new code when the files of the plugins change.")
@@ -194,6 +204,7 @@ def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> Manager
             no_md5=settings["no-md5"],
             lease=settings["lease"],
             insecure_network=settings["insecure-network"],
+            tls={name: settings[f"tls-{name}"] for name in _TLS if settings[f"tls-{name}"]} or None,
         )
         if settings["group"] is not None:
             server.gid = _gid(settings["group"], where, settings["authkey-file"])
@@ -262,6 +273,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "trust": options["trust"],
         "no-md5": options["no_md5"] or None,
         "group": options["group"],
+        **{f"tls-{name}": options[f"tls_{name}"] and os.path.abspath(options[f"tls_{name}"]) for name in _TLS},
         "insecure-network": options["insecure_network"] or None,
         "lease": options["lease"],
         "strict": options["strict"] or None,
@@ -277,6 +289,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "trust": "uid",
         "no-md5": False,
         "group": None,
+        **{f"tls-{name}": None for name in _TLS},
         "insecure-network": False,
         "lease": 30.0,
         "strict": False,
@@ -288,7 +301,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
 def _command_line(settings: dict[str, Any]) -> list[str]:
     """Return the options that start such a server again, from whatever directory."""
     line = _plugin_options(settings)
-    for name in ("authkey-file", "log", "state", "trust", "group", "lease"):
+    for name in ("authkey-file", "log", "state", "trust", "group", "tls-cert", "tls-key", "tls-ca", "lease"):
         if settings[name] is not None:
             line.append(f"--{name}={settings[name]}")
     return line + [f"--{name}" for name in ("no-md5", "insecure-network", "strict") if settings[name]]

@@ -39,6 +39,25 @@ def info(place: Place) -> dict[str, Any]:
     return dict(ServerLock(place.lock).read_info() or {})
 
 
+def sealed_by(client: ManagerClient) -> dict[str, Any] | None:
+    """Return what a client sees of its server's TLS: its version, whom its certificate names, and until when.
+
+    Returns:
+        None where the connection is not sealed. Times are seconds since 1970.
+    """
+    layer = getattr(client._home.link()._transport, "layer", None)
+    if layer is None:
+        return None
+    import ssl
+
+    certificate = layer.certificate or {}
+    return {
+        "version": layer.version,
+        "names": [name for _, name in certificate.get("subjectAltName", ())],
+        "expires": ssl.cert_time_to_seconds(certificate["notAfter"]),
+    }
+
+
 def option(place: Place, name: str) -> str | None:
     """Return an option of ``registry serve`` that the last server of a place was given, or the next one will be.
 

@@ -13,7 +13,7 @@ import attrs
 import click
 
 from registry.cli import _common
-from registry.cli._doctor import _address, _code, _findings, _key, _limits, _log, _memory
+from registry.cli._doctor import _address, _code, _findings, _key, _limits, _log, _memory, _tls
 from registry.cli._doctor._findings import Finding
 from registry.cli._doctor._scene import look
 
@@ -28,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     _address.address,
     _address.directory,
     _address.server,
+    _tls.tls,
     _key.key,
     _code.versions,
     _code.stale,

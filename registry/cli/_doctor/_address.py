@@ -97,7 +97,8 @@ def server(scene: Scene) -> Iterator[Finding]:
         if scene.secret is None:
             yield note("server", "it was not asked, since there is no key to show to it")
         else:
-            yield problem("server", f"this process is not let in: {_common.text_of(scene.error)}", "see the key below")
+            where = "the key" if scene.no_tls is None else "TLS"
+            yield problem("server", f"this process is not let in: {_common.text_of(scene.error)}", f"see {where} below")
     elif scene.error is not None:
         yield problem("server", _common.text_of(scene.error), f'see {place.log}, and "registry restart{scene.option}"')
     if scene.address.path is not None:

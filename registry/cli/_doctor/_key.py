@@ -31,7 +31,7 @@ def key(scene: Scene) -> Iterator[Finding]:
         elif scene.no_key is not None:
             yield refused("key", scene.no_key)
         return
-    if isinstance(scene.error, errors.AccessDenied):
+    if isinstance(scene.error, errors.AccessDenied) and scene.no_tls is None:
         given = _servers.option(place, "authkey-file")
         cure = f"export REGISTRY_AUTHKEY_FILE={given or 'FILE, with the key of that server in it'}"
         yield problem("key", f"the server refuses the key in {path}", cure)

@@ -18,6 +18,7 @@ from registry.cli import _common, _servers
 if TYPE_CHECKING:
     from registry._addresses import Address, Place
     from registry._link import Link
+    from registry.client import ManagerClient
 
 
 @attrs.define
@@ -33,6 +34,8 @@ class Scene:
         status: What the server that runs tells of itself; empty where none could be asked, and `error` says why.
         about: What else it tells when it is asked by a doctor; empty if it is of a version that does not.
         warnings: What it told of this process's code.
+        sealed: What this process sees of the server's TLS, as `_servers.sealed_by` tells it.
+        no_tls: Why there is no TLS with it, where that is the reason.
         lease: For how many seconds the server believes this process without a sign of life, 0 if the system tells it of
             the end; None where that is not known.
         reads: Why reads of this process are round trips, empty if they need not be; None where that is not known.
@@ -52,6 +55,8 @@ class Scene:
     about: dict[str, Any] = attrs.field(factory=dict)
     error: Exception | None = None
     warnings: list[str] = attrs.field(factory=list)
+    sealed: dict[str, Any] | None = None
+    no_tls: Exception | None = None
     lease: float | None = None
     reads: str | None = None
     proc: str = "/proc"
@@ -127,12 +132,14 @@ def look(asked: str | None) -> Scene:
 
 
 def _ask(scene: Scene) -> None:
-    from registry.client import ManagerClient
-
-    client = ManagerClient(scene.asked, start=False, timeout=_common.PATIENCE, label="registry doctor")
+    with _common.usage():
+        client = _common.client_of(scene.asked, "doctor")
     try:
+        if scene.address is not None and scene.address.kind == "tls":
+            _look_at_files(scene, client)
         with client:
             client.connect()
+            scene.sealed = _servers.sealed_by(client)
             scene.status = client.statistics()
             link = client._home.link()
             scene.lease = link.lease
@@ -142,6 +149,22 @@ def _ask(scene: Scene) -> None:
         pass  # it is of a version that does not know the last question
     except Exception as error:  # noqa: BLE001 - whatever keeps a client from its server is what is looked for
         scene.error = error
+        if scene.address is not None and scene.address.kind == "tls":
+            from registry import _tls
+
+            if _tls.is_refusal(error):
+                scene.no_tls = error
+
+
+def _look_at_files(scene: Scene, client: ManagerClient) -> None:
+    """Look whether this process can use the files that it has for TLS."""
+    from registry import _addresses, _tls
+
+    try:
+        _tls.client_context(client._home._tls or _addresses.environment_tls())
+    except (ValueError, errors.AccessDenied) as error:
+        scene.no_tls = error
+        raise
 
 
 def _why_round_trips(link: Link) -> str:
