@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,53 +11,16 @@ from typing import Any
 
 import pytest
 from loops import in_loop
-from servers import Script, until
+from servers import until
 from sizes import size
+from webs import Web
 
 from registry import ManagerClient, ManagerServer, connect
 from registry.testing import Server
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
 
-APPS = str(Path(__file__).with_name("apps"))
-UVICORN = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import uvicorn
-
-class Server(uvicorn.Server):
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        print("ready", flush=True)
-
-Server(uvicorn.Config("awaiting:app", uds=sys.argv[2], loop=sys.argv[3], log_level="warning")).run()
-"""
 LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
-
-
-class Web(Script):
-    """A uvicorn that serves the application at a unix socket."""
-
-    def __init__(self, home: Path, loop: str) -> None:
-        self._path = str(home / "http")
-        super().__init__(UVICORN, APPS, self._path, loop)
-        assert self.line() == "ready"
-
-    async def get(self, path: str) -> Any:
-        """Return the answer to a request."""
-        reader, writer = await asyncio.open_unix_connection(self._path)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
-        response = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        head, _, body = response.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200"), head
-        return json.loads(body.split(b"\r\n")[1] if b"chunked" in head else body)
-
-    def end(self) -> None:
-        """Have it end in order."""
-        self.signal(signal.SIGTERM)
-        assert self.wait() in (0, -signal.SIGTERM)
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ A document is read from top to bottom, as a reader would try it:
 * the other ``python`` blocks of a document are one script;
 * a ``pycon`` block is a session at the prompt, and its answers are compared;
 * in a ``console`` block the lines ``$ python name.py`` and ``$ python -m pytest ...`` are run, and what stands
-  below is compared; other commands need a shell, a network or an operator, and are checked for nothing but
-  their names;
-* a ``py`` block needs a package that the tests do without, which its first line names: ``# tasks.py, needs
-  celery``. It is not run; it must be Python, and what it imports from us and from the other files be there;
-* blocks of any other language are not run.
+  below is compared; other commands need a shell, a network or an operator, and are read but not run;
+* a ``py`` block needs a package that the product does without, which its first line names: ``# tasks.py, needs
+  celery``. It must be Python, and what it imports from us and from the other files be there; where the package is
+  installed it is run, by `test_docs_others`;
+* units, compositions and settings are read by whoever is to read them, as all command lines of ours are
+  (`test_docs_settings`); what else is not Python is not run.
 
 A document that makes a plugin is read in order: a file may have its folder in its name and takes the place of one that
 is there, and ``registry new-plugin``, ``cd``, ``pip install -e`` and ``pytest`` do what they do, but that an
