@@ -406,7 +406,8 @@ class Engine:
     def _park(self, session: Session, hosted: Hosted, event: Call, waiter: Waiter) -> None:
         if event.method not in hosted.declaration.waiting:
             self._leave(waiter)
-            error = DeclarationError("waiting", "must name every method that waits", event.method)
+            rule = f"must name {event.method!r}, which waits"
+            error = DeclarationError(f"{event.typeid}.waiting", rule, hosted.declaration.waiting)
             self._reply(session, event.seq, ERROR, failure(error))
             return
         if event.remaining is not None:

@@ -418,6 +418,13 @@ def test_a_call_that_did_not_wait_after_all(driver: Driver, client: Client, meth
     assert not driver.engine.sessions[client.number].waits
 
 
+def test_a_wait_that_is_not_declared_is_told_with_the_method(client: Client) -> None:
+    """The error says where the name belongs."""
+    with pytest.raises(DeclarationError) as caught:
+        client.call("gate:x", "undeclared")
+    assert str(caught.value).startswith("gate.waiting must name 'undeclared', which waits, not ('pass_through', ")
+
+
 def test_a_wait_of_another_call_cannot_be_returned(driver: Driver, client: Client) -> None:
     """A wait belongs to the call that made it."""
     waiting = client.send("gate:x", "pass_through")

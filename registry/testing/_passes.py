@@ -284,7 +284,7 @@ class Recording:
             error = _codec.decode(output.body)
             if isinstance(error, (DeclarationError, NotShareable)):
                 method = use.method if use is not None else moment.method
-                kind = _REFUSALS.get(getattr(error, "field", ""), "uncrossable")
+                kind = _REFUSALS.get(getattr(error, "field", "").rpartition(".")[2], "uncrossable")
                 if self._is_news(f"{kind} {method}"):
                     self.troubles.append(Trouble(kind, moment, text=str(error)))
         if use is None or output.kind != Kind.REPLY:
