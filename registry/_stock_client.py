@@ -15,7 +15,7 @@ process has one connection, made at its first call and closed at its end.
 
 *References.* An object lives while a process says that it has a proxy of it. The reference that the server counts when
 it makes an object is ours from then on, where a stock client asks for another and gives that one back. A forked child
-takes one of its own when it first uses a proxy.
+takes one of its own when it first uses a proxy, and so does a process that was given one as an argument.
 
 *Lives.* An object is known there by its address in the server's memory. The next server at the same place may have
 another object at that address, and no answer tells. So one connection, the *anchor*, has no other use than to end with
@@ -377,13 +377,17 @@ class StockServer:
     def find(self, typeid: str, ident: str, exposed: Iterable[str] | None = None) -> StockProxy:
         """Return a proxy for an object by what it is known as there."""
         life = self._look()
+        # An argument of a process of `multiprocessing` that is just beginning is its parent's until it is used, since
+        # finalizers that are made so early are forgotten.
+        is_borrowed = getattr(current_process(), "_inheriting", False)
         try:
             if exposed is None:
                 exposed = self.ask("get_methods", Token(typeid, self.address.stock_form, ident))
-            self._count("incref", typeid, ident, self.timeout)
+            if not is_borrowed:
+                self._count("incref", typeid, ident, self.timeout)
         except RemoteError as error:
             raise self._gone(typeid, error) from error
-        return self._made(typeid, ident, exposed, life)
+        return self._made(typeid, ident, exposed, life, holds=not is_borrowed)
 
     def call(self, proxy: StockProxy, method: str, args: Iterable[Any], kwds: Mapping[str, Any]) -> Any:
         """Call a method of an object, and return its result.
@@ -439,14 +443,15 @@ class StockServer:
 
     # -- references
 
-    def _made(self, typeid: str, ident: str, exposed: Iterable[str], life: int) -> StockProxy:
-        """Return a proxy, which takes over a reference that the server counts already."""
+    def _made(self, typeid: str, ident: str, exposed: Iterable[str], life: int, *, holds: bool = True) -> StockProxy:
+        """Return a proxy, which takes over a reference that the server counts already, where it `holds` one."""
         names = tuple(exposed)
         kind = self._classes.get(names)
         if kind is None:
             kind = self._classes[names] = _class_of(names)
         proxy = kind(self, typeid, ident, names, life)
-        self._hold(proxy)
+        if holds:
+            self._hold(proxy)
         return proxy
 
     def _hold(self, proxy: StockProxy) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import multiprocessing
 import os
 import pickle
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.managers import BaseManager
@@ -362,6 +365,41 @@ def test_what_a_process_had_goes_at_its_end(stock: Stock, shared: ManagerClient)
         assert script.line() == f"3 {before + 1}"
         assert script.wait() == 0
     assert objects(shared) == before
+
+
+PARENT = """
+import multiprocessing, sys, registry
+
+def work(counter, answers):
+    answers.put(counter.add())
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    with registry.connect(sys.argv[1]) as shared:
+        counter, answers = shared.counter(), context.Queue()
+        for _ in range(2):
+            process = context.Process(target=work, args=(counter, answers))
+            process.start()
+            print(answers.get())
+            process.join()
+        rows = shared.statistics()["debug_info"].split("\\n")
+        (mine,) = [row for row in rows if row.split(":")[0].strip() == counter._ident]
+        print(mine.rpartition(" ")[2])
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_proxy_is_an_argument_of_a_process(
+    stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """However it is started, a child of `multiprocessing` uses it, and gives up the reference that it has taken."""
+    (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "key").chmod(0o600)
+    monkeypatch.setenv("REGISTRY_AUTHKEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py"), stock.url, method]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=50)
+    assert (done.stdout.split(), done.stderr) == (["1", "2", "refcount=1"], "")
 
 
 # Silence, interruptions, ends
