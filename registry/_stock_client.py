@@ -31,6 +31,7 @@ import errno
 import io
 import os
 import pickle
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -102,8 +103,18 @@ class Wire:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the server has closed it, as far as that can be told; no reply is due."""
-        return not (isinstance(self._transport, PatchedTransport) or self._transport.is_quiet())
+        """Whether the server has closed it. To be asked where no reply is due."""
+        if not isinstance(self._transport, PatchedTransport):
+            return not self._transport.is_quiet()
+        sock = self._transport.detach()
+        try:
+            sock.settimeout(0.0)  # who reads sets it for himself
+            sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
 
     @property
     def is_inherited(self) -> bool:

@@ -533,6 +533,42 @@ def test_another_server_at_the_same_place_has_no_objects_of_ours(kind: str, home
         assert objects(client) == before + 1
 
 
+GREENLETS = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys, registry
+with registry.connect(sys.argv[1], sys.argv[2], timeout=20) as shared:
+    counter, gate, lock = shared.counter(), shared.gate("g"), shared.rlogin()
+    waiters = [gevent.spawn(gate.wait) for _ in range(3)]
+    with lock:
+        refused = gevent.spawn(lock.acquire, False)
+        refused.join()
+    gate.set()
+    gevent.joinall(waiters)
+    print([each.value for each in waiters], refused.value, counter.add(), flush=True)
+    sys.stdin.readline()
+    for attempt in (counter.add, counter.add):
+        try:
+            attempt()
+        except registry.errors.RegistryError as error:
+            print(type(error).__name__, flush=True)
+    print(shared.counter(4).add())
+"""
+
+
+def test_greenlets_are_threads(home: Path) -> None:
+    """Where gevent has patched the library they wait side by side, own what they took, and see a server end."""
+    pytest.importorskip("gevent")
+    where = home / "s"
+    with Stock(where) as first, Script(GREENLETS, first.url, KEY.decode()) as script:
+        assert script.line() == "[True, True, True] False 1"
+        first.kill()
+        where.unlink()
+        with Stock(where):
+            script.say()
+            assert [script.line() for _ in range(3)] == ["NoSuchObject", "NoSuchObject", "5"]
+            assert script.wait() == 0
+
+
 # Who is there
 
 
