@@ -28,14 +28,18 @@ user has said so by the address.
 
 What the native form is built to stand:
 
-*Reflection.* Each role has a key of its own, so no message of one side is ever a valid one of the other.
+*Reflection.* Each side has a key of its own, so no message of one side is ever a valid one of the other.
 
 *A rogue listener that borrows answers.* In the stock protocol whoever listens chooses what the client signs.
-A native client therefore never computes a stock answer, and the role keys are derived with the authkey as the
+A native client therefore never computes a stock answer, and the keys of the sides are derived with the authkey as the
 *message* of the extracting HMAC (HKDF, RFC 5869), never as its key: nothing that a stock peer can be made to
 sign equals anything of ours. The proof covers both nonces, the client's MAC and the body.
 
 *Replay.* Both sides bring a nonce.
+
+*Roles.* A server may have several keys, one for each role. Which one the peer has shown decides what it may do; the
+server answers by that same key, so that a peer learns nothing of the others and cannot be talked into another role.
+A wrong key is compared with all of them.
 
 What it does not stand: over plain TCP, someone in the middle who passes every byte on sees and may change
 what follows the handshake. That takes TLS; its channel binding is covered by both MACs, so that a handshake
@@ -46,6 +50,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+from collections.abc import Callable, Mapping
 from os import urandom
 
 from registry.errors import AccessDenied, VersionMismatch
@@ -123,6 +128,7 @@ class ServerHandshake:
     Attributes:
         outcome: ``None`` while it goes on, then ``"native"``, ``"stock"`` or ``"refused"``. After
             ``"native"`` the peer still waits for `accept`.
+        role: whose key the peer has shown; empty until it has shown one.
         reason: why the peer was refused; `has_wrong_key` where it has shown another key.
         leftover: bytes that came behind the handshake; the first of the protocol that follows.
     """
@@ -134,27 +140,30 @@ class ServerHandshake:
         "_challenge",
         "_client",
         "_expects",
+        "_keys",
         "_takes_md5",
         "has_wrong_key",
         "leftover",
         "outcome",
         "reason",
+        "role",
     )
 
     def __init__(
-        self, authkey: bytes, *, binding: bytes = b"", takes_md5: bool = True, random: bytes | None = None
+        self, keys: Mapping[str, bytes], *, binding: bytes = b"", takes_md5: bool = True, random: bytes | None = None
     ) -> None:
         """Begin a handshake.
 
         Args:
-            authkey: the secret that both sides know.
+            keys: the secrets that a client may know, by the roles that they give.
             binding: the channel binding of the TLS connection below; empty over anything else.
             takes_md5: whether stock clients may answer with MD5, as those of Python 3.11 and older do.
             random: the 40 bytes of the challenge, for tests.
         """
         if random is None:
             random = urandom(_CHALLENGE_RANDOM)
-        self._authkey = authkey
+        self._keys = keys
+        self._authkey = b""  # the one that the peer has shown
         self._binding = binding
         self._takes_md5 = takes_md5
         self._challenge = _DIGEST_PREFIX + random
@@ -162,6 +171,7 @@ class ServerHandshake:
         self._client = b""
         self._expects = "answer"
         self.outcome: str | None = None
+        self.role = ""
         self.reason = ""
         self.has_wrong_key = False
         self.leftover = b""
@@ -243,9 +253,8 @@ class ServerHandshake:
                 f"a client of protocol version {version!r}", _framed(b"%b%d" % (_OTHER_VERSION, VERSION))
             )
         nonce = message[len(_MAGIC) : -_MAC_SIZE]
-        expected = _client_mac(self._authkey, self._challenge, nonce, self._binding)
-        if not hmac.compare_digest(expected, message[-_MAC_SIZE:]):
-            self.has_wrong_key = True
+        mac = message[-_MAC_SIZE:]
+        if not self._find(mac, lambda key: _client_mac(key, self._challenge, nonce, self._binding)):
             return self._refuse("a native client with another key", _framed(_DENIED))
         self._client = message
         self.outcome = "native"
@@ -261,12 +270,10 @@ class ServerHandshake:
             return self._refuse("the client's first message is no answer to the challenge")
         if digest == "md5" and not self._takes_md5:
             return self._refuse(f"a stock client that answers {_WITH_MD5}")
-        # Over the whole challenge with its prefix, or a client could be talked into a weaker digest.
-        expected = _stock_mac(self._authkey, self._challenge, digest)
-        if expected is None:
+        if _stock_mac(b"", self._challenge, digest) is None:
             return self._refuse(f"a stock client that answers with {digest}, which this Python does not have (FIPS?)")
-        if not hmac.compare_digest(expected, mac):
-            self.has_wrong_key = True
+        # Over the whole challenge with its prefix, or a client could be talked into a weaker digest.
+        if not self._find(mac, lambda key: _stock_mac(key, self._challenge, digest)):
             return self._refuse("a stock client with another key")
         self._expects = "challenge"
         return _framed(_WELCOME)
@@ -289,6 +296,16 @@ class ServerHandshake:
             return self._refuse("a stock client asked for a digest that is not known here")
         self._expects = "welcome"
         return _framed(prefix + mac)
+
+    def _find(self, mac: bytes, made_by: Callable[[bytes], bytes | None]) -> bool:
+        """Find the key by which a peer has made its MAC, and with it the role. False: it is none of ours."""
+        for role, key in self._keys.items():
+            expected = made_by(key)
+            if expected is not None and hmac.compare_digest(expected, mac):
+                self.role, self._authkey = role, key
+                return True
+        self.has_wrong_key = True
+        return False
 
     def _refuse(self, reason: str, answer: bytes | None = None) -> bytes:
         self.outcome = "refused"
@@ -532,10 +549,10 @@ def _framed(message: bytes) -> bytes:
     return _LENGTH.pack(len(message)) + message
 
 
-def _role_key(authkey: bytes, role: bytes) -> bytes:
-    """Derive the key of one role (HKDF-SHA256: extract, then one block of expand)."""
+def _side_key(authkey: bytes, side: bytes) -> bytes:
+    """Derive the key of one side (HKDF-SHA256: extract, then one block of expand)."""
     extracted = hmac.digest(b"shared-registry handshake", authkey, "sha256")
-    return hmac.digest(extracted, b"%b, version %d\x01" % (role, VERSION), "sha256")
+    return hmac.digest(extracted, b"%b, version %d\x01" % (side, VERSION), "sha256")
 
 
 def _mac(key: bytes, *fields: bytes) -> bytes:
@@ -544,11 +561,11 @@ def _mac(key: bytes, *fields: bytes) -> bytes:
 
 
 def _client_mac(authkey: bytes, challenge: bytes, nonce: bytes, binding: bytes) -> bytes:
-    return _mac(_role_key(authkey, b"client"), _MAGIC, challenge, nonce, binding)
+    return _mac(_side_key(authkey, b"client"), _MAGIC, challenge, nonce, binding)
 
 
 def _server_mac(authkey: bytes, challenge: bytes, hello: bytes, binding: bytes, body: bytes) -> bytes:
-    return _mac(_role_key(authkey, b"server"), _MAGIC, challenge, hello, binding, body)
+    return _mac(_side_key(authkey, b"server"), _MAGIC, challenge, hello, binding, body)
 
 
 def _marked_challenge(authkey: bytes) -> bytes:
@@ -563,7 +580,7 @@ def _is_marked(authkey: bytes, challenge: bytes) -> bool:
 
 
 def _mark(authkey: bytes, random: bytes) -> bytes:
-    return _mac(_role_key(authkey, b"challenge of a stock client"), random)[: _CHALLENGE_RANDOM - _MARK_RANDOM]
+    return _mac(_side_key(authkey, b"challenge of a stock client"), random)[: _CHALLENGE_RANDOM - _MARK_RANDOM]
 
 
 def _split_digest(message: bytes) -> tuple[str | None, bytes]:

@@ -41,9 +41,8 @@ class Connection(asyncio.Protocol):
         """
         self._server = server
         self._transport: Any = None
-        self._handshake: ServerHandshake | None = ServerHandshake(
-            server.authkey, binding=binding, takes_md5=not server.no_md5
-        )
+        keys = {"admin": server.authkey}
+        self._handshake: ServerHandshake | None = ServerHandshake(keys, binding=binding, takes_md5=not server.no_md5)
         self._reader = _wire.Reader()
         self._attachment: Attachment | None = None
         self._stock: StockConnection | None = None

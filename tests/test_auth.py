@@ -23,6 +23,7 @@ from registry._auth import PROOF_LIMIT, ClientHandshake, NotNative, NotStock, Se
 from registry.errors import AccessDenied, VersionMismatch
 
 KEY = b"the key of these tests"
+KEYS = {"admin": KEY, "write": b"the key of writers", "read": b"the key of readers"}
 
 
 def framed(message: bytes) -> bytes:
@@ -50,23 +51,52 @@ def shake(server: ServerHandshake, client: ClientHandshake, body: bytes = b"tabl
 
 def test_both_sides_with_one_key_agree() -> None:
     """A native client is let in and gets the body that the server gave."""
-    server, client = ServerHandshake(KEY), ClientHandshake(KEY)
+    server, client = ServerHandshake(KEYS), ClientHandshake(KEY)
     shake(server, client, b"the table of typeids" * 1000)
     assert client.done
     assert client.body == b"the table of typeids" * 1000
     assert (client.leftover, server.leftover) == (b"", b"")
 
 
+@pytest.mark.parametrize("role", KEYS)
+def test_the_key_that_a_client_has_shown_tells_its_role(role: str) -> None:
+    """A server with several keys answers by the one that was shown, which is all that the client knows of."""
+    server, client = ServerHandshake(KEYS), ClientHandshake(KEYS[role])
+    assert server.role == ""
+    shake(server, client)
+    assert (server.role, server.has_wrong_key, client.body) == (role, False, b"table")
+
+
+@pytest.mark.parametrize("role", KEYS)
+def test_the_proof_of_one_role_is_none_of_another(role: str) -> None:
+    """Whoever knows the key of readers cannot pass for the server to those who have another one."""
+    other = next(key for name, key in KEYS.items() if name != role)
+    server, rogue, client = ServerHandshake(KEYS), ServerHandshake({"read": other}), ClientHandshake(KEYS[role])
+    rogue._challenge = server._challenge
+    hello = client.receive(server.opening())
+    rogue._authkey, rogue._client, rogue.outcome = other, messages(hello)[0], "native"
+    with pytest.raises(AccessDenied, match="does not know the key"):
+        client.receive(rogue.accept(b"table"))
+
+
+def test_a_key_of_no_role_is_refused_by_a_server_of_several() -> None:
+    """A wrong key is compared with each of them, and gives no role."""
+    server, client = ServerHandshake(KEYS), ClientHandshake(b"the key of nobody")
+    with pytest.raises(AccessDenied, match="another key"):
+        client.receive(server.receive(client.receive(server.opening())))
+    assert (server.role, server.has_wrong_key, server.outcome) == ("", True, "refused")
+
+
 def test_the_opening_is_a_stock_challenge() -> None:
     """What the server says first is what CPython's own server says, so that stock clients understand it."""
-    (message,) = messages(ServerHandshake(KEY).opening())
+    (message,) = messages(ServerHandshake(KEYS).opening())
     assert message.startswith(b"#CHALLENGE#{sha256}")
     assert len(message) == len(b"#CHALLENGE#{sha256}") + 40
 
 
 def test_the_hello_fits_a_stock_servers_limit() -> None:
     """A stock server reads 256 bytes at most; the hello has fewer."""
-    (hello,) = messages(ClientHandshake(KEY).receive(ServerHandshake(KEY).opening()))
+    (hello,) = messages(ClientHandshake(KEY).receive(ServerHandshake(KEYS).opening()))
     assert hello.startswith(b"#REGISTRY#1")
     assert len(hello) == 75
 
@@ -80,7 +110,7 @@ def test_bytes_may_come_in_any_pieces(body: bytes, behind: bytes, data: st.DataO
         parts = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)])]
         return [part for part in parts if part]
 
-    server, client = ServerHandshake(KEY), ClientHandshake(KEY)
+    server, client = ServerHandshake(KEYS), ClientHandshake(KEY)
     hello = b"".join(client.receive(part) for part in pieces(server.opening()))
     assert b"".join(server.receive(part) for part in pieces(hello + behind)) == b""
     assert server.outcome == "native"
@@ -92,7 +122,7 @@ def test_bytes_may_come_in_any_pieces(body: bytes, behind: bytes, data: st.DataO
 
 def test_a_client_with_another_key_is_denied() -> None:
     """The server says so to a native client in its own words, and the client names the cure."""
-    server, client = ServerHandshake(KEY), ClientHandshake(b"another")
+    server, client = ServerHandshake(KEYS), ClientHandshake(b"another")
     answer = server.receive(client.receive(server.opening()))
     assert server.outcome == "refused"
     assert "another key" in server.reason
@@ -103,7 +133,7 @@ def test_a_client_with_another_key_is_denied() -> None:
 
 def test_a_refused_peer_is_not_listened_to() -> None:
     """What comes after a refusal is dropped, not collected."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     server.receive(framed(b"nonsense"))
     assert server.outcome == "refused"
     assert server.receive(b"more") == b""
@@ -112,7 +142,7 @@ def test_a_refused_peer_is_not_listened_to() -> None:
 
 def test_only_a_native_client_is_given_a_proof() -> None:
     """To ask for a proof in any other state is the caller's mistake."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     with pytest.raises(RuntimeError, match="None"):
         server.accept(b"")
     server.receive(b"")
@@ -122,7 +152,7 @@ def test_only_a_native_client_is_given_a_proof() -> None:
 
 def test_a_proof_has_a_limit() -> None:
     """A body that the client would refuse is not sent."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     server.receive(ClientHandshake(KEY).receive(server.opening()))
     with pytest.raises(ValueError, match="more than"):
         server.accept(bytes(PROOF_LIMIT))
@@ -130,7 +160,7 @@ def test_a_proof_has_a_limit() -> None:
 
 def test_the_handshake_is_a_function_of_its_random_bytes() -> None:
     """With given nonces the bytes are always the same, also those of a release to come."""
-    server = ServerHandshake(KEY, random=bytes(40))
+    server = ServerHandshake(KEYS, random=bytes(40))
     client = ClientHandshake(KEY, random=bytes(32))
     hello = client.receive(server.opening())
     server.receive(hello)
@@ -144,34 +174,34 @@ def test_the_handshake_is_a_function_of_its_random_bytes() -> None:
 def test_the_hello_reflected_is_no_proof() -> None:
     """A listener without the key that sends the client's own bytes back is found out."""
     client = ClientHandshake(KEY)
-    hello = client.receive(ServerHandshake(KEY).opening())
+    hello = client.receive(ServerHandshake(KEYS).opening())
     with pytest.raises(AccessDenied, match="does not know the key"):
         client.receive(hello)
 
 
 def test_the_proof_reflected_is_no_hello() -> None:
     """A client without the key that sends a server's proof to it is refused."""
-    first, client = ServerHandshake(KEY), ClientHandshake(KEY)
+    first, client = ServerHandshake(KEYS), ClientHandshake(KEY)
     first.receive(client.receive(first.opening()))
     proof = first.accept(b"")
     for message in (proof, framed(messages(proof)[0].ljust(75, b"\0"))):
-        second = ServerHandshake(KEY)
+        second = ServerHandshake(KEYS)
         second.receive(message)
         assert second.outcome == "refused"
 
 
 def test_a_hello_serves_once() -> None:
     """What was overheard opens no second connection: each server challenge is new."""
-    first = ServerHandshake(KEY)
+    first = ServerHandshake(KEYS)
     hello = ClientHandshake(KEY).receive(first.opening())
-    second = ServerHandshake(KEY)
+    second = ServerHandshake(KEYS)
     second.receive(hello)
     assert second.outcome == "refused"
 
 
 def test_a_proof_serves_once() -> None:
     """A proof that was overheard convinces no second client: each hello is new."""
-    server, client = ServerHandshake(KEY, random=bytes(40)), ClientHandshake(KEY)
+    server, client = ServerHandshake(KEYS, random=bytes(40)), ClientHandshake(KEY)
     server.receive(client.receive(server.opening()))
     proof = server.accept(b"")
     other = ClientHandshake(KEY)
@@ -182,7 +212,7 @@ def test_a_proof_serves_once() -> None:
 
 def test_the_body_is_covered() -> None:
     """A table that was changed on the way is not believed."""
-    server, client = ServerHandshake(KEY), ClientHandshake(KEY)
+    server, client = ServerHandshake(KEYS), ClientHandshake(KEY)
     server.receive(client.receive(server.opening()))
     with pytest.raises(AccessDenied):
         client.receive(server.accept(b"table")[:-1] + b"E")
@@ -190,10 +220,10 @@ def test_the_body_is_covered() -> None:
 
 def test_a_relay_between_two_tls_connections_fails() -> None:
     """With channel binding a handshake that somebody in the middle passes on is refused at both ends."""
-    server, client = ServerHandshake(KEY, binding=b"outer"), ClientHandshake(KEY, binding=b"inner")
+    server, client = ServerHandshake(KEYS, binding=b"outer"), ClientHandshake(KEY, binding=b"inner")
     server.receive(client.receive(server.opening()))
     assert server.outcome == "refused"
-    server, client = ServerHandshake(KEY, binding=b"one"), ClientHandshake(KEY, binding=b"one")
+    server, client = ServerHandshake(KEYS, binding=b"one"), ClientHandshake(KEY, binding=b"one")
     shake(server, client)
     assert client.done
 
@@ -218,7 +248,7 @@ def test_tls_and_what_is_none_are_told_apart() -> None:
 
 def test_a_native_client_signs_nothing_for_a_stock_listener() -> None:
     """Relayed to a server as a stock client's answer, the hello of a native client opens nothing."""
-    server, client = ServerHandshake(KEY), ClientHandshake(KEY)
+    server, client = ServerHandshake(KEYS), ClientHandshake(KEY)
     (challenge,) = messages(server.opening())
     (hello,) = messages(client.receive(server.opening()))
     nonce_and_mac = hello[len(b"#REGISTRY#1") :]
@@ -226,17 +256,17 @@ def test_a_native_client_signs_nothing_for_a_stock_listener() -> None:
         stock = hmac.new(KEY, challenge[len(b"#CHALLENGE#") :], digest).digest()
         assert stock not in hello
     for answer in (nonce_and_mac[32:], b"{sha256}" + nonce_and_mac[32:], nonce_and_mac[32:48]):
-        rogue = ServerHandshake(KEY, random=challenge[-40:])
+        rogue = ServerHandshake(KEYS, random=challenge[-40:])
         assert messages(rogue.receive(framed(answer))) == [b"#FAILURE#"]
         assert rogue.outcome == "refused"
 
 
 @pytest.mark.parametrize("label", [b"client", b"server"])
-def test_no_stock_answer_is_a_role_key(label: bytes) -> None:
+def test_no_stock_answer_is_a_side_key(label: bytes) -> None:
     """A stock client signs what a rogue listener chooses; that gives no key of ours."""
-    from registry._auth import _role_key
+    from registry._auth import _side_key
 
-    key = _role_key(KEY, label)
+    key = _side_key(KEY, label)
     guesses = (label, b"shared-registry handshake", b"%b, version 1\x01" % label)
     assert key not in [hmac.digest(KEY, guess, "sha256") for guess in guesses]
 
@@ -244,7 +274,7 @@ def test_no_stock_answer_is_a_role_key(label: bytes) -> None:
 @given(st.binary(max_size=600))
 def test_garbage_is_refused_and_not_hoarded(data: bytes) -> None:
     """Nothing but a handshake gets in, and a stranger makes the server keep one message at most."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     for start in range(0, len(data), 50):
         server.receive(data[start : start + 50])
     assert server.outcome in (None, "refused")
@@ -255,7 +285,7 @@ def test_garbage_is_refused_and_not_hoarded(data: bytes) -> None:
 @pytest.mark.parametrize("size", [-1, -2147483648, 257, 2147483647])
 def test_a_length_out_of_bounds_is_refused_at_once(size: int) -> None:
     """A stranger's length is judged before the bytes that it promises."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     assert messages(server.receive(struct.pack("!i", size))) == [b"#FAILURE#"]
     assert server.outcome == "refused"
     assert str(size) in server.reason
@@ -263,7 +293,7 @@ def test_a_length_out_of_bounds_is_refused_at_once(size: int) -> None:
 
 def test_a_peer_that_closes_is_told_apart() -> None:
     """The end of the stream ends the handshake on both sides."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     assert server.receive(b"") == b""
     assert server.outcome == "refused"
     assert "closed" in server.reason
@@ -276,12 +306,12 @@ def test_a_peer_that_closes_is_told_apart() -> None:
 
 def test_another_version_is_named_on_both_sides() -> None:
     """A client of a later protocol learns the server's version, and the other way round."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     answer = server.receive(framed(b"#REGISTRY#2" + bytes(64)))
     assert server.outcome == "refused"
     assert messages(answer) == [b"#VERSION#1"]
     client = ClientHandshake(KEY)
-    client.receive(ServerHandshake(KEY).opening())
+    client.receive(ServerHandshake(KEYS).opening())
     with pytest.raises(VersionMismatch, match="version 7") as caught:
         client.receive(framed(b"#VERSION#7"))
     assert (caught.value.ours, caught.value.theirs) == ("1", "7")
@@ -317,7 +347,7 @@ def test_a_banner_is_told_at_its_first_bytes(banner: bytes) -> None:
 def test_anything_but_a_proof_is_a_rogue(message: bytes) -> None:
     """Once the hello is sent only a valid proof is believed."""
     client = ClientHandshake(KEY)
-    client.receive(ServerHandshake(KEY).opening())
+    client.receive(ServerHandshake(KEYS).opening())
     with pytest.raises(AccessDenied):
         client.receive(framed(message))
 
@@ -356,7 +386,7 @@ def test_a_stock_client_of_this_python(key: bytes, outcome: str) -> None:
     thread = threading.Thread(target=stock_client, args=(theirs, key, result))
     thread.start()
     with ours:
-        server = ServerHandshake(KEY)
+        server = ServerHandshake(KEYS)
         serve(ours, server)
     thread.join()
     assert server.outcome == outcome
@@ -413,7 +443,7 @@ def test_stock_clients_of_other_pythons(python: str) -> None:
         with theirs:
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         try:
-            server = ServerHandshake(KEY)
+            server = ServerHandshake(KEYS)
             serve(ours, server)
         finally:
             assert process.wait(30) == 0
@@ -426,20 +456,23 @@ def test_stock_clients_of_other_pythons(python: str) -> None:
 
 def challenged() -> tuple[ServerHandshake, bytes]:
     """Return a server and the challenge that its answers must sign."""
-    server = ServerHandshake(KEY)
+    server = ServerHandshake(KEYS)
     return server, messages(server.opening())[0][len(b"#CHALLENGE#") :]
 
 
+@pytest.mark.parametrize("role", KEYS)
 @pytest.mark.parametrize("digest", ["md5", "sha256", "sha384", "sha3_256", "sha3_384"])
-def test_each_digest_of_multiprocessing_is_taken(digest: str) -> None:
-    """An answer is believed under each of the names that CPython accepts."""
+def test_each_digest_of_multiprocessing_is_taken(digest: str, role: str) -> None:
+    """An answer is believed under each of the names that CPython accepts, by the key of each role."""
     server, challenge = challenged()
-    mac = hmac.new(KEY, challenge, digest).digest()
+    key = KEYS[role]
+    mac = hmac.new(key, challenge, digest).digest()
     assert messages(server.receive(framed(b"{%b}%b" % (digest.encode(), mac)))) == [b"#WELCOME#"]
     assert server.outcome is None
     own = b"{%b}" % digest.encode() + bytes(40)
     (answer,) = messages(server.receive(framed(b"#CHALLENGE#" + own)))
-    assert answer == b"{%b}%b" % (digest.encode(), hmac.new(KEY, own, digest).digest())
+    assert answer == b"{%b}%b" % (digest.encode(), hmac.new(key, own, digest).digest())
+    assert server.role == role
     assert server.receive(framed(b"#WELCOME#")) == b""
     assert server.outcome == "stock"
 
@@ -447,7 +480,7 @@ def test_each_digest_of_multiprocessing_is_taken(digest: str) -> None:
 @pytest.mark.parametrize("prefix", [b"", b"{md5}"])
 def test_md5_can_be_turned_off(prefix: bytes) -> None:
     """A right answer with MD5 is refused where the operator says so, and the reason tells who may come."""
-    server = ServerHandshake(KEY, takes_md5=False)
+    server = ServerHandshake(KEYS, takes_md5=False)
     challenge = messages(server.opening())[0][len(b"#CHALLENGE#") :]
     answer = prefix + hmac.new(KEY, challenge, "md5").digest()
     assert messages(server.receive(framed(answer))) == [b"#FAILURE#"]
@@ -463,7 +496,7 @@ def test_md5_can_be_turned_off(prefix: bytes) -> None:
 def test_nothing_is_signed_with_md5_where_it_is_off(own: bytes) -> None:
     """A client that answers with SHA-256 and then wants MD5 of us gets none; with SHA-256 it is served."""
     for wanted, outcome in ((own, "refused"), (b"{sha256}" + bytes(40), None)):
-        server = ServerHandshake(KEY, takes_md5=False)
+        server = ServerHandshake(KEYS, takes_md5=False)
         challenge = messages(server.opening())[0][len(b"#CHALLENGE#") :]
         answer = b"{sha256}" + hmac.new(KEY, challenge, "sha256").digest()
         assert messages(server.receive(framed(answer))) == [b"#WELCOME#"]

@@ -204,7 +204,7 @@ def test_a_greeting_that_cannot_be_read(body: bytes) -> None:
     """A proof that carries nonsense is an error of ours, and no crash."""
 
     def serve(peer: socket.socket) -> None:
-        handshake = ServerHandshake(KEY)
+        handshake = ServerHandshake({"admin": KEY})
         peer.sendall(handshake.opening())
         while handshake.outcome is None:
             peer.sendall(handshake.receive(peer.recv(4096)))

@@ -95,7 +95,7 @@ def host(data: bytes) -> None:
 
 def handshake(data: bytes) -> None:
     """Speak to a server and to a client without the key: neither ever takes the peer for one who has it."""
-    server = ServerHandshake(KEY, random=b"s" * 40)
+    server = ServerHandshake({"admin": KEY}, random=b"s" * 40)
     server.opening()
     half = len(data) // 2
     for piece in (data[:half], data[half:]):
