@@ -10,6 +10,7 @@ import attrs
 from registry import _wire
 from registry._events import Call, Output
 from registry._leaves import Caller, Parts
+from registry._rights import ADMIN, READ
 from registry._sessions import Ranges
 from registry.declarations import SharedObject
 
@@ -26,6 +27,7 @@ class Identity:
         epoch: The number of this life, 0 where none is kept; `life` is 16 random bytes drawn for it.
         plugins: Its plugins by name, with their versions.
         log: Where its events are kept: ``"memory"``, ``"process"`` or ``"disk"``.
+        roles: For which roles it has a key.
         files: The directory of its large values, for processes of its user on its host; empty without.
         realm: What the trust domain of its clients has behind user and host; empty where there is no log.
     """
@@ -43,6 +45,7 @@ class Identity:
     log: str = "memory"
     files: str = ""
     realm: str = ""
+    roles: tuple[str, ...] = (ADMIN,)
 
 
 class Threads(Protocol):
@@ -78,6 +81,11 @@ class Target:
         self.readonly = frozenset(declaration.interface.readonly) if declaration is not None else frozenset()
         self.number = 0
 
+    @property
+    def title(self) -> str:
+        """The object as errors write it."""
+        return f"{self.typeid}:{self.name}" if self.name else self.typeid
+
 
 class Attachment:
     """One connection, as the host knows it.
@@ -91,6 +99,7 @@ class Attachment:
         process: Names that process across restarts of the server, where the kernel tells it, else empty.
         certificate: What the peer has shown over TLS and the server has verified, as `ssl.SSLSocket.getpeercert` tells
             it, with ``subject`` and ``subjectAltName``; None without.
+        role: What its peer may do, see `_rights`.
         outbox: Frames to send, whole or in pieces, in order; the shell empties it.
         sees_files: Whether it sees the server's directory of large values.
         client: The session it belongs to, once it has said so.
@@ -108,6 +117,7 @@ class Attachment:
         "outbox",
         "pid",
         "process",
+        "role",
         "sees_files",
         "sink",
     )
@@ -122,12 +132,14 @@ class Attachment:
         leased: bool = False,
         process: str = "",
         certificate: Mapping[str, Any] | None = None,
+        role: str = ADMIN,
     ) -> None:
         self.certificate = certificate
         self.domain = domain
         self.label = label
         self.pid = pid
         self.process = process
+        self.role = role
         self.host = host
         self.command = command
         self.leased = leased
@@ -148,6 +160,7 @@ class Client:
         expires: While it is suspended, when it is believed dead.
         heard: When it last gave a sign of life.
         process: Names its process across restarts of the server, or is empty.
+        role: What it may do; `is_admin` and `is_reader` tell the ends of that.
         received: Which replies it has: all up to this, and those in `above`.
         before: Calls up to this number may have been made to an earlier life of the server.
         pins: The replies that name files, by their calls; the files stay until it says that it has the reply.
@@ -166,6 +179,8 @@ class Client:
         "generation",
         "handles",
         "heard",
+        "is_admin",
+        "is_reader",
         "key",
         "label",
         "late",
@@ -174,16 +189,22 @@ class Client:
         "pins",
         "process",
         "received",
+        "role",
         "slow",
     )
 
-    def __init__(self, key: bytes, caller: Caller, domain: str, pid: int | None, process: str = "") -> None:
+    def __init__(
+        self, key: bytes, caller: Caller, domain: str, pid: int | None, process: str = "", role: str = ADMIN
+    ) -> None:
         self.key = key
         self.caller = caller
         self.label = str(caller)
         self.domain = domain
         self.pid = pid
         self.process = process
+        self.role = role
+        self.is_admin = role == ADMIN
+        self.is_reader = role == READ
         self.before = 0
         self.number = 0
         self.generation = 0

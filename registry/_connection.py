@@ -41,8 +41,9 @@ class Connection(asyncio.Protocol):
         """
         self._server = server
         self._transport: Any = None
-        keys = {"admin": server.authkey}
-        self._handshake: ServerHandshake | None = ServerHandshake(keys, binding=binding, takes_md5=not server.no_md5)
+        self._handshake: ServerHandshake | None = ServerHandshake(
+            server.keys, binding=binding, takes_md5=not server.no_md5
+        )
         self._reader = _wire.Reader()
         self._attachment: Attachment | None = None
         self._stock: StockConnection | None = None
@@ -254,7 +255,7 @@ class Connection(asyncio.Protocol):
         self._handshake = None
         server.door.leave(self)
         if handshake.outcome == "native":
-            self._transport.write(handshake.accept(server.host.greeting))
+            self._transport.write(handshake.accept(server.host.greet(handshake.role)))
             peer = self._peer
             self._attachment = Attachment(
                 self._domain,
@@ -264,12 +265,13 @@ class Connection(asyncio.Protocol):
                 leased=self._pidfd is None,
                 process=peer.process if self._pidfd is not None else "",
                 certificate=self.certificate,
+                role=handshake.role,
             )
             self._attachment.sink = self
             if handshake.leftover:
                 self.data_received(handshake.leftover)
         else:
-            self._stock = server.stock.accept(self._peer, self._pidfd, self._domain, self)
+            self._stock = server.stock.accept(self._peer, self._pidfd, self._domain, self, handshake.role)
             self._pidfd = None
             if handshake.leftover:
                 self.data_received(handshake.leftover)
@@ -358,7 +360,8 @@ class Connection(asyncio.Protocol):
             self._server.lifelines.watch(client, self._pidfd)
             self._pidfd = None
         if client is not None and client.generation == 1:
-            log.info("session of %s began", client.label)
+            role = "" if client.is_admin else f" with the role {client.role!r}"
+            log.info("session of %s began%s", client.label, role)
 
     def _refuse(self, reason: str) -> None:
         log.warning("closed the connection of %s: %s", self._label, reason)

@@ -310,7 +310,8 @@ class Engine:
             return
         self._last_session += 1
         caller = Caller(event.host, event.pid, event.command, "", event.label)
-        self.sessions[self._last_session] = Session(self._last_session, event.key, caller, event.domain, event.process)
+        session = Session(self._last_session, event.key, caller, event.domain, event.process, event.role)
+        self.sessions[session.number] = session
         self._keys[event.key] = self._last_session
 
     def _create(self, event: Create) -> None:

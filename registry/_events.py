@@ -33,7 +33,8 @@ class Begin(Event, frozen=True):
 class Open(Event, frozen=True):
     """A session makes its first call that is not a read. `host`, `pid` and `command` tell people of its process.
 
-    `process` names that process across restarts (`_peers.Peer.process`), where the kernel has told it.
+    `process` names that process across restarts (`_peers.Peer.process`), where the kernel has told it. `role` is what
+    the session may do: it is kept for when it comes back, the engine asks nobody for rights.
     """
 
     key: bytes
@@ -43,6 +44,7 @@ class Open(Event, frozen=True):
     pid: int = 0
     command: str = ""
     process: str = ""
+    role: str = "admin"
 
 
 class Create(Event, frozen=True):

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Protocol
 
-import attrs
 import msgspec
 
-from registry import _codec, _questions, _wire
+from registry import _codec, _questions, _rights, _wire
 from registry._attachments import Attachment, Client, Files, Identity, Target, Threads, frames_of, joined
 from registry._engine import Engine
 from registry._events import (
@@ -143,21 +142,16 @@ class Host(Leases):
         self._words = words
         self._safe: float = inf if log is None else self.engine.index
         self._held: deque[tuple[int, Client, Output]] = deque()
-        self._greeting = _codec.encode(
-            {
-                "protocol": _wire.VERSION,
-                **attrs.asdict(identity),
-                # Each row by itself: a client reads those of the types that it uses.
-                "types": {typeid: _codec.encode(each.interface.pack()) for typeid, each in declarations.items()},
-            }
-        )
+        self._greetings: dict[str, bytes] = {}
         self._feed(Begin(now=now, epoch=identity.epoch, seed=seed, life=identity.life))
         self._recall(now)
 
-    @property
-    def greeting(self) -> bytes:
-        """What a client is told in the handshake's answer: who the server is, and the table of typeids."""
-        return self._greeting
+    def greet(self, role: str = _rights.ADMIN) -> bytes:
+        """Return what a client is told in the handshake's answer: who the server is, its role, the table of typeids."""
+        greeting = self._greetings.get(role)
+        if greeting is None:
+            greeting = self._greetings[role] = _questions.greeting(self, role)
+        return greeting
 
     # -- connections
 
@@ -238,7 +232,7 @@ class Host(Leases):
                 return  # without a session, since its client is about to begin another one
         if client is None:
             caller = _caller(attachment, hello)
-            client = Client(hello.key, caller, attachment.domain, attachment.pid, attachment.process)
+            client = Client(hello.key, caller, attachment.domain, attachment.pid, attachment.process, attachment.role)
             # What it sent to an earlier life has left no trace there, unless it was for a threaded object.
             client.before = hello.sent if hello.resumes else 0
             self.clients[hello.key] = client
@@ -247,6 +241,10 @@ class Host(Leases):
             raise ProtocolError("a newer connection of this session is open")
         elif client.domain != attachment.domain or client.pid != attachment.pid:
             raise ProtocolError("this session belongs to another process")
+        elif client.role != attachment.role:
+            denied = _rights.other_role(client.role, attachment.role)
+            self._answer_attach(attachment, frame.generation, False, denied=denied)
+            return
         client.generation = frame.generation
         client.attachment = attachment
         client.expires = None
@@ -297,11 +295,17 @@ class Host(Leases):
         return ""
 
     def _answer_attach(
-        self, attachment: Attachment, generation: int, resumed: bool, reason: str = "", stale: str = ""
+        self,
+        attachment: Attachment,
+        generation: int,
+        resumed: bool,
+        reason: str = "",
+        stale: str = "",
+        denied: str = "",
     ) -> None:
         lease = self.lease if attachment.leased else 0.0
         words = self._words.told if self._words is not None and attachment.domain else None
-        answer = _wire.encode(_wire.Attached(resumed, reason, stale, lease, words))
+        answer = _wire.encode(_wire.Attached(resumed, reason, stale, lease, words, denied))
         self.dirty.append(attachment)
         attachment.outbox.append(_wire.pack(Kind.ATTACHED, answer, generation=generation))
 
@@ -311,7 +315,7 @@ class Host(Leases):
         """Take the sessions of a state that has a past: they have no connection, and their lease to get one."""
         for number, session in list(self.engine.sessions.items()):
             pid = session.caller.pid if session.process else None
-            client = Client(session.key, session.caller, session.domain, pid, session.process)
+            client = Client(session.key, session.caller, session.domain, pid, session.process, session.role)
             client.number = number
             client.received = session.mark
             client.above = Ranges(session.above.rows())
@@ -407,6 +411,7 @@ class Host(Leases):
                 pid=who.pid,
                 command=who.command,
                 process=client.process,
+                role=client.role,
             )
         )
         client.number = self.engine.session_of(client.key)
@@ -522,6 +527,11 @@ class Host(Leases):
         self.calls += 1
         if client.slow and self._is_slow(client, call):
             return
+        if not client.is_admin and (
+            call.method in OPERATORS or (client.is_reader and call.method not in target.readonly)
+        ):
+            if self._denied(client, target, call):
+                return
         if client.number in self.engine.losses.untold:
             call = msgspec.structs.replace(call, session=client.number)
             lost = self.engine.losses.owed(call)
@@ -564,6 +574,16 @@ class Host(Leases):
             client.above = Ranges()  # the engine knows now
         if call.method == DELETE and self.engine.find(target.typeid, target.name) is not hosted:
             self._note_deleted(hosted.number)
+
+    def _denied(self, client: Client, target: Target, call: Call) -> bool:
+        """Tell whether a session may not make a call; then that has been delivered as the reply."""
+        needed = _rights.least_for(call.method, target.readonly, target.declaration)
+        if _rights.may(client.role, needed) or (target.declaration is None and call.method not in OPERATORS):
+            return False
+        self._check_room(client)
+        what = f"{target.title}.{call.method.removeprefix('#')}()"
+        self._refuse(client, call.seq, _rights.denial(what, needed, client.role))
+        return True
 
     def _read(self, client: Client, call: Call, sample: Sample | None) -> None:
         self.deliver(client, self.engine.read(call, domain=client.domain, caller=client.caller, sample=sample))
@@ -614,12 +634,13 @@ class Host(Leases):
         """Find a handle's object, make it at its first use, and compare its definition. None: refused."""
         if target.number in self._deleted:
             target.number = 0
-            title = f"{target.typeid}:{target.name}"
-            self._refuse(client, call.seq, NoSuchObject(title, "it was deleted; the next call makes a new one"))
+            reason = "it was deleted" if client.is_reader else "it was deleted; the next call makes a new one"
+            self._refuse(client, call.seq, NoSuchObject(target.title, reason))
             return None
         if hosted is None:
-            if call.method in OPERATORS:
-                self._refuse(client, call.seq, NoSuchObject(f"{target.typeid}:{target.name}", "nothing has that name"))
+            if client.is_reader or call.method in OPERATORS:
+                reason = _rights.not_made(target.title) if client.is_reader else "nothing has that name"
+                self._refuse(client, call.seq, NoSuchObject(target.title, reason))
                 return None
             if not client.number:
                 self._open(client, call.now)
@@ -691,6 +712,10 @@ class Host(Leases):
                 self.deliver(client, msgspec.structs.replace(done, kind=Kind.STANDS))
             else:
                 self.deliver(client, done)
+            return
+        if client.is_reader:
+            # It had no effect and has none, and no event is to tell of it. That is said whatever the log waits for.
+            self.deliver(client, Output(0, seq, Kind.CANCELLED, b"", 0))
             return
         if not client.number:
             self._open(client, now)

@@ -20,7 +20,8 @@ from registry.declarations import SharedObject
 from registry.errors import UnknownType
 from registry.hosting import Waiter, Waiters
 
-FORMAT = 4
+FORMAT = 5
+READABLE = (4, FORMAT)  # of format 4 no session tells its role: all had that of the one key
 
 
 def capture(engine: Engine) -> bytes:
@@ -44,6 +45,7 @@ def capture(engine: Engine) -> bytes:
             list(session.owned),
             session.away,
             [[number, *msgspec.structs.astuple(lost)] for number, lost in session.lost.items()],
+            session.role,
         ]
         for _, session in sorted(engine.sessions.items())
     ]
@@ -97,7 +99,7 @@ def read(image: bytes) -> list[Any]:
         ValueError: The bytes are no image of this format.
     """
     tree: Any = _codec.decode(image)
-    if not isinstance(tree, list) or len(tree) != 8 or tree[0] != FORMAT:
+    if not isinstance(tree, list) or len(tree) != 8 or tree[0] not in READABLE:
         raise ValueError(f"not an image of format {FORMAT}")
     return tree
 
@@ -114,8 +116,8 @@ def restore(declarations: Mapping[str, SharedObject[Any]], image: bytes) -> Engi
     engine = Engine(declarations)
     engine.index, engine.now, engine.epoch, engine.seed = begun
     engine.lives, engine.ended = (dict(rows) for rows in known)
-    for number, key, caller, domain, process, mark, above, replies, used, owned, away, lost in sessions:
-        session = Session(number, key, caller, domain, process)
+    for number, key, caller, domain, process, mark, above, replies, used, owned, away, lost, *role in sessions:
+        session = Session(number, key, caller, domain, process, *role)
         session.away = away
         session.mark, session.above = mark, Ranges(above)
         session.replies = {seq: Reply(kind, _unflat(body), *row) for seq, kind, body, *row in replies}

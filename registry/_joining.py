@@ -23,7 +23,15 @@ from registry._pending import AgainError, Pending
 from registry._transport import DeadlinePassed, Dialed, Greeting, Transport, attached, clock, command, is_gone
 from registry._wire import Kind
 from registry._words import Mapped
-from registry.errors import LockLost, OutcomeUnknown, RegistryError, ServerNotFound, StaleServer, StateLost
+from registry.errors import (
+    AccessDenied,
+    LockLost,
+    OutcomeUnknown,
+    RegistryError,
+    ServerNotFound,
+    StaleServer,
+    StateLost,
+)
 
 BACKOFF = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds between attempts to connect
 
@@ -177,6 +185,8 @@ class Joining(Line):
             if not self._known:
                 self._take_leave(transport)
             raise
+        if answer.denied:
+            raise AccessDenied(answer.denied, self.label)
         if self._known and not answer.resumed:
             self._lose(StateLost, answer.reason)
             transport.close()

@@ -68,7 +68,7 @@ class MemoryServer:
         if self._pid != os.getpid():
             raise ServerNotFound("memory://", "it lives in the parent process; use a named server across a fork")
         transport = MemoryTransport(self, Attachment(domain=self._domain))
-        return Dialed(transport, Greeting(self.host.greeting, "memory://"), b"", same_user=True)
+        return Dialed(transport, Greeting(self.host.greet(), "memory://"), b"", same_user=True)
 
     def stop(self) -> None:
         """End the server and its thread."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from registry import _codec, _wire
+from registry import _codec, _rights, _wire
 from registry._events import Output
 from registry._wire import Frame, Kind
 
@@ -28,9 +28,12 @@ def answer(host: Host, client: Client, frame: Frame, now: float) -> None:
     """
     body = _wire.decode_control(frame.body)
     try:
+        needed = _rights.least("question", body.verb)
+        if not _rights.may(client.role, needed):
+            raise _rights.denial(f"the question {body.verb!r}", needed, client.role)
         args, kwargs = _codec.decode_arguments(bytes(body.arguments))
         questions: dict[str, Callable[..., object]] = {
-            "status": partial(status, host),
+            "status": partial(status, host, client),
             "objects": host.objects,
             "statistics": host.statistics,
             "locks": partial(locks, host, now),
@@ -55,10 +58,18 @@ def _answer_later(host: Host, client: Client, seq: int, value: object) -> None:
     host.deliver(client, Output(client.number, seq, Kind.REPLY, _codec.encode(value), host.engine.index))
 
 
-def status(host: Host) -> dict[str, object]:
-    """Return who the server is and how much it holds."""
+def greeting(host: Host, role: str) -> bytes:
+    """Return what a client of a role is told in the handshake's answer."""
+    # Each row by itself: a client reads those of the types that it uses.
+    types = {typeid: _codec.encode(each.interface.pack()) for typeid, each in host.declarations.items()}
+    return _codec.encode({"protocol": _wire.VERSION, **attrs.asdict(host.identity), "role": role, "types": types})
+
+
+def status(host: Host, client: Client) -> dict[str, object]:
+    """Return who the server is and how much it holds; ``role`` is what the session may do that has asked."""
     return {
         **attrs.asdict(host.identity),
+        "role": client.role,
         "life": host.identity.life.hex(),
         "sessions": len(host.clients),
         "objects": len(host.objects()),

@@ -119,7 +119,8 @@ class Ranges:
 class Session:
     """One client process's life with the engine, across reconnects.
 
-    `caller` is how people are told of it; `process` names its process across restarts of the server, or is empty.
+    `caller` is how people are told of it; `process` names its process across restarts of the server, or is empty;
+    `role` is what it may do, see `_rights`.
     """
 
     __slots__ = (
@@ -135,15 +136,19 @@ class Session:
         "owned",
         "process",
         "replies",
+        "role",
         "waits",
     )
 
-    def __init__(self, number: int, key: bytes, caller: Caller, domain: str, process: str = "") -> None:
+    def __init__(
+        self, number: int, key: bytes, caller: Caller, domain: str, process: str = "", role: str = "admin"
+    ) -> None:
         self.number = number
         self.key = key
         self.caller = caller
         self.domain = domain
         self.process = process
+        self.role = role
         self.away = False  # it waited for something when it lost its connection
         self.mark = 0
         self.above = Ranges()

@@ -20,8 +20,10 @@ from registry._host import Host
 from registry._leaves import Parts
 from registry._objects import Hosted, bind
 from registry._outcomes import bound, outcome, stamp, unopened
+from registry._rights import not_made
 from registry._wire import Kind
 from registry.declarations import SharedObject
+from registry.errors import NoSuchObject
 
 
 class _Worker:
@@ -130,6 +132,8 @@ class ThreadedObjects:
             with self._making:
                 hosted = self._objects.get(key)
                 if hosted is None:
+                    if client.is_reader:
+                        raise NoSuchObject(f"{call.typeid}:{call.name}", not_made(f"{call.typeid}:{call.name}"))
                     return self._make(client, call, declaration, definition)
         hosted.check(definition)
         return hosted

@@ -108,6 +108,7 @@ class Greeting:
     Attributes:
         life: 16 random bytes that name this life of the server.
         table: The shared types by typeid; a row that cannot be read raises `ServerNotFound` when it is asked for.
+        role: What this process may do there, by the key that it has shown.
         label: The server as errors name it: ``'default' (pid 812, since 10:03)``.
     """
 
@@ -115,6 +116,7 @@ class Greeting:
         try:
             fields: Any = _codec.decode(body)
             self.name = str(fields["name"])
+            self.role = str(fields.get("role", "admin"))
             self.pid = int(fields["pid"])
             self.since = float(fields["since"])
             self.host = str(fields["host"])

@@ -206,6 +206,7 @@ class Attached(msgspec.Struct, frozen=True, array_like=True):
 
     A session that is silent for longer than its lease, in seconds, ends. It is 0.0 where the server needs no signs of
     life, since it is told when the process ends. `words` is told to processes of the server's user on its host only.
+    With `denied` the session is there and not for this connection, and that says why.
     """
 
     resumed: bool
@@ -213,6 +214,7 @@ class Attached(msgspec.Struct, frozen=True, array_like=True):
     stale: str  # text of a `StaleServer` warning, or empty
     lease: float = 0.0
     words: Words | None = None
+    denied: str = ""
 
 
 encode = msgspec.msgpack.Encoder().encode

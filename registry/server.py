@@ -39,6 +39,7 @@ from registry._listening import listen_tcp, listen_unix
 from registry._log import Recovered
 from registry._process import garbage_spared, new_loop, signals_taken
 from registry._pulse import Pulse, is_behind
+from registry._rights import ADMIN, READ, WRITE
 from registry._sealed import SealedConnection
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
@@ -64,14 +65,16 @@ class ManagerServer:
     Args:
         address: A name, a URL (``unix:///path``, ``tcp://host:port``, ``tls://host:port``), or a (host, port) tuple.
             None: ``"default"``.
-        authkey: The secret that clients must know. None is the file named by ``REGISTRY_AUTHKEY_FILE``, else the key
-            file in the server's own directory, made at first need.
+        authkey: The secret that clients must know; it gives the role ``"admin"``. None is the file named by
+            ``REGISTRY_AUTHKEY_FILE``, else the key file in the server's own directory, made at first need.
         plugins: What to serve besides the installed plugins: names, modules, files, objects with hooks or declarations.
         log: What the shared objects survive: ``"memory"``, nothing; ``"process"``, the death of the server; ``"disk"``,
             loss of power, too. Both need a plugin's objects to be found again: what they are made by must be the same.
         state: The directory of what survives the server. None: its own directory.
+        roles: Further keys, by the roles that they give: ``"read"``, whose clients look and change nothing, and
+            ``"write"``, whose clients may all but delete, release by force and stop.
         trust: Whom pickles are taken from: ``"uid"``, processes of this user on this host; ``"key"``, whoever has
-            the key, who may then run code here.
+            `authkey`, who may then run code here.
         no_md5: Refuse stock `multiprocessing` clients of Python 3.11 and older, which show the key by HMAC-MD5.
         lease: Seconds that a session is believed to live that is silent over TCP, or has no connection.
         insecure_network: Allow an address that other hosts can reach, without encryption.
@@ -79,8 +82,8 @@ class ManagerServer:
             show a certificate that one of these has signed. They are read again when they change.
 
     Raises:
-        AccessDenied: The address can be reached from other hosts, and nothing allows that; when it opens, a file of
-            TLS cannot be used, or others can read the key.
+        AccessDenied: The address can be reached from other hosts, and nothing allows that; two roles have one key; when
+            it opens, a file of TLS cannot be used, or others can read the key.
         OSError: The address, or the directory of the log, is in use.
         CodeChanged: The log holds events of an unclean end that other code has brought about.
         RegistryError: The log is damaged.
@@ -94,6 +97,7 @@ class ManagerServer:
         plugins: Iterable[Any] | _plugins.Plugins | None = None,
         log: Literal["memory", "process", "disk"] = "memory",
         state: str | os.PathLike[str] | None = None,
+        roles: Mapping[str, bytes | str] | None = None,
         trust: Literal["uid", "key"] = "uid",
         no_md5: bool = False,
         lease: float = 30.0,
@@ -118,6 +122,7 @@ class ManagerServer:
                 "serve tls://, or say insecure_network=True (serve --insecure-network) if the network itself is trusted"
             )
         self._given_key = authkey.encode() if isinstance(authkey, str) else authkey
+        self._role_keys = _role_keys(roles or {})
         self.plugins = (
             plugins if isinstance(plugins, _plugins.Plugins) else _plugins.load(extra=list(plugins or ())).required()
         )
@@ -153,8 +158,8 @@ class ManagerServer:
         self._idle_since: float | None = None
         self._offset = time.time() - time.monotonic()
         self.door = Door(time.monotonic, self._later)
-        self.authkey = b""
         self.domain = _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
+        self.keys: dict[str, bytes] = {}  # by the roles that they give
         self.host: Host
         self.stock: StockSessions
 
@@ -191,10 +196,10 @@ class ManagerServer:
             self._take_lock(place)
             if self.gid is None:
                 _addresses.exclude(place)
-            self.authkey = self._find_key(place)
-            self._check_key()
+            self.keys = {ADMIN: self._find_key(place), **self._role_keys}
+            self._check_keys()
             if self.gid is not None:
-                _addresses.admit(place, self.gid)
+                _addresses.admit(place, self.gid, with_key=not self._role_keys)
             recovered = self._recover(place)
             if self._durability is not None:
                 self.domain = self._durability.origin
@@ -225,6 +230,7 @@ class ManagerServer:
                 life=life,
                 plugins=self.plugins.fingerprint(),
                 log=self.log,
+                roles=tuple(self.keys),
                 files=shelf.path if shelf is not None else "",
                 realm=self.domain.partition("/")[2],
             ),
@@ -358,15 +364,26 @@ class ManagerServer:
             return _addresses.find_authkey(self._given_key, self._address)
         return _addresses.load_key(place.key, create=True)
 
-    def _check_key(self) -> None:
-        """Refuse a key that strangers can guess where there are any, and say so where there are none."""
-        fault = weakness(self.authkey)
-        if not fault:
-            return
+    def _check_keys(self) -> None:
+        """Refuse a key that strangers can guess where there are any, and say so where there are none.
+
+        Raises:
+            AccessDenied: That, or one key for two roles.
+        """
         cure = "take another one, such as of: python -c 'import secrets; print(secrets.token_hex(32))'"
-        if not self._address.is_local:
-            raise AccessDenied(f"the key for {self._address}, which other hosts can reach, {fault}; {cure}")
-        log.warning("the key for %s %s; %s", self._address.label, fault, cure)
+        for role, key in self.keys.items():
+            what = f"the key for {self._address.label}" if role == ADMIN else f"the key of the role {role!r}"
+            other = next((each for each in self.keys if each != role and self.keys[each] == key), None)
+            if other is not None:
+                raise AccessDenied(
+                    f"the roles {role!r} and {other!r} of {self._address.label} have one key, which cannot tell them "
+                    f"apart; {cure}"
+                )
+            fault = weakness(key)
+            if fault and not self._address.is_local:
+                raise AccessDenied(f"{what}, which other hosts can reach, {fault}; {cure}")
+            if fault:
+                log.warning("%s %s; %s", what, fault, cure)
 
     def _begin(self, place: Place, since: float) -> tuple[int, bytes]:
         """Begin an epoch. Where no file can be kept there is none, and grants say that they have no token."""
@@ -694,6 +711,21 @@ class ManagerServer:
 
 
 _servers: weakref.WeakSet[ManagerServer] = weakref.WeakSet()
+
+
+def _role_keys(roles: Mapping[str, bytes | str]) -> dict[str, bytes]:
+    """Return the keys of the roles beside that of `authkey`.
+
+    Raises:
+        ValueError: There is no such role, or a key is empty.
+        TypeError: A key is neither bytes nor text.
+    """
+    for role, key in roles.items():
+        if role not in (READ, WRITE):
+            raise ValueError(f"roles has keys for 'read' and 'write', and authkey is that of 'admin'; not {role!r}")
+        if key is None:
+            raise TypeError(f"the key of the role {role!r} must be bytes or text, not None")
+    return {role: _addresses.find_authkey(key) for role, key in roles.items()}
 
 
 def _after_fork() -> None:

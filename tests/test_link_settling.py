@@ -105,7 +105,7 @@ def test_a_grant_that_overtakes_its_undo_is_taken_back(host: Host) -> None:
         # On the second connection only the attach is read: the undo behind it waits in the socket.
         pipe.holds_from = 1 if len(pipes) == 1 else None
         pipes.append(pipe)
-        return Dialed(pipe, Greeting(host.greeting, "x"), b"", True)
+        return Dialed(pipe, Greeting(host.greet(), "x"), b"", True)
 
     holder = Pipe(host)
     hello = _wire.Attach(b"o" * 16, 1, "h", "t", "holder", "1", 0, {})
@@ -147,7 +147,7 @@ def test_a_handle_that_was_drawn_half_is_drawn_again(host: Host) -> None:
             link._rows = {}
             raise Interruption
 
-    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     link._rows = Rows()
     with pytest.raises(Interruption):
         link.handle("counter", "c", NOTHING)
@@ -173,7 +173,7 @@ def test_a_lost_session_is_not_begun_anew_unnoticed(host: Host) -> None:
         pipes.append(pipe)
         if len(pipes) == 2:
             pipe.before_reading.append(pipe.close)  # the server has read the attach, and its answer is lost
-        return Dialed(pipe, Greeting(host.greeting, "x"), b"", True)
+        return Dialed(pipe, Greeting(host.greet(), "x"), b"", True)
 
     link = _link.Link(connect, "x", timeout=2.0)
     count = link.handle("counter", "c", NOTHING)
@@ -192,7 +192,7 @@ def test_who_has_seen_an_undo_that_is_lost_has_lost_its_session(host: Host) -> N
 
     def connect(deadline: float, resume: bool) -> Dialed:
         pipes.append(Pipe(hosts[-1]))
-        return Dialed(pipes[-1], Greeting(hosts[-1].greeting, "x"), b"", True)
+        return Dialed(pipes[-1], Greeting(hosts[-1].greet(), "x"), b"", True)
 
     def interrupt() -> None:
         images.append(_image.capture(host.engine))  # what is left of it
@@ -228,7 +228,7 @@ def test_a_loss_that_an_interrupt_hid_is_told_to_the_next_call(host: Host) -> No
         pipes.append(pipe)
         if len(pipes) == 2:
             pipe.before_reading.append(interrupt)
-        return Dialed(pipe, Greeting(pipe.host.greeting, "x"), b"", True)
+        return Dialed(pipe, Greeting(pipe.host.greet(), "x"), b"", True)
 
     link = _link.Link(connect, "x", timeout=2.0)
     count = link.handle("counter", "c", NOTHING)
@@ -253,7 +253,7 @@ def test_a_call_that_was_sent_is_not_said_to_be_unsent(host: Host) -> None:
             pipe.before_reading += [lambda: None, pipe.close]
         elif len(pipes) == 2:
             pipe.holds_from = 0
-        return Dialed(pipe, Greeting(host.greeting, "x"), b"", True)
+        return Dialed(pipe, Greeting(host.greet(), "x"), b"", True)
 
     link = _link.Link(connect, "x", timeout=2.0)
     count = link.handle("counter", "c", NOTHING)
@@ -274,7 +274,7 @@ def test_what_an_unsent_call_was_to_acknowledge_the_next_one_does(host: Host) ->
     def connect(deadline: float, resume: bool) -> Dialed:
         if gone:
             raise ServerNotFound("x", "nobody is there")
-        return Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True)
+        return Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True)
 
     link = _link.Link(connect, "x", timeout=2.0)
     count = link.handle("counter", "c", NOTHING)
@@ -302,7 +302,7 @@ def test_a_call_that_is_sent_at_its_deadline_is_settled(host: Host) -> None:
         def __exit__(self, *error: object) -> None:
             pass
 
-    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     link._sending = Sending()  # type: ignore[assignment]
     link._settle(slot)
     assert slot.failure is None
@@ -311,7 +311,7 @@ def test_a_call_that_is_sent_at_its_deadline_is_settled(host: Host) -> None:
 def test_a_loss_that_a_call_learns_of_at_its_deadline_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that reads finds no server any more, and has the lock a moment before a call that is not sent yet."""
     pipe = Pipe(host)
-    link = _link.Link(lambda deadline, resume: Dialed(pipe, Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(pipe, Greeting(host.greet(), "x"), b"", True), "x")
     count = link.handle("counter", "c", NOTHING)
     link.call(count, "incr", NOTHING, about=About("counter:c"))
     link._break(pipe)  # type: ignore[arg-type]
@@ -334,7 +334,7 @@ def test_a_loss_that_a_call_learns_of_at_its_deadline_is_told(host: Host, monkey
 @pytest.mark.parametrize("give_up", ["_settle", "_undo"])
 def test_a_call_of_a_lost_session_is_not_cancelled_in_the_next(give_up: str, host: Host) -> None:
     """Its session is lost and another one begun before a call that is given up has the lock: numbers begin anew."""
-    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     slot = pending(seq=3, sent=True)
     slot.readonly = True
     link._pending = {3: slot}
@@ -355,7 +355,7 @@ def test_who_is_interrupted_while_attaching_has_no_session(host: Host) -> None:
     pipes = [Pipe(host), Pipe(host)]
     pipes[0].before_reading.append(interrupt)
     waiting = iter(pipes)
-    link = _link.Link(lambda deadline, resume: Dialed(next(waiting), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(next(waiting), Greeting(host.greet(), "x"), b"", True), "x")
     with pytest.raises(Interruption):
         link.ensure()
     assert not host.clients
@@ -372,7 +372,7 @@ def test_what_was_told_with_a_read_only_is_told_again_to_the_next_life(host: Hos
 
     def connect(deadline: float, resume: bool) -> Dialed:
         pipes.append(Pipe(lives[-1]))
-        return Dialed(pipes[-1], Greeting(lives[-1].greeting, "x"), b"", True)
+        return Dialed(pipes[-1], Greeting(lives[-1].greet(), "x"), b"", True)
 
     holder = Pipe(host)
     hello = _wire.Attach(b"o" * 16, 1, "h", "t", "holder", "1", 0, {})
@@ -405,7 +405,7 @@ def test_what_was_told_with_a_read_only_is_told_again_to_the_next_life(host: Hos
 
 def test_what_was_given_up_as_its_reply_came_is_settled(host: Host) -> None:
     """Whoever reads has brought the reply to a call after it was given up, and its undo went with a connection."""
-    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     reply = Frame(Kind.REPLY, 1, 1, 0, 0, _codec.encode(None))
     link._pending = {1: pending(seq=1, sent=True, waiting=True, abandoned=True, reply=reply)}
     link._next = 2
@@ -427,13 +427,13 @@ def test_the_keeper_may_leave_while_a_change_is_noted(host: Host) -> None:
         def kept(self, value: object) -> None:
             pass
 
-    link = Left(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = Left(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     link._note("connected")
 
 
 def test_a_session_is_lost_while_a_reply_is_taken(host: Host) -> None:
     """A thread takes its call out of the row as the session is lost: neither trips over the other."""
-    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     row: dict[int, Pending] = {}
 
     class Taken(Pending, eq=False):
@@ -450,7 +450,7 @@ def test_a_session_is_lost_while_a_reply_is_taken(host: Host) -> None:
 
 def test_a_connection_is_made_while_a_reply_is_taken(host: Host) -> None:
     """A thread takes its call out of the row as another looks for what to send again: neither trips."""
-    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = _link.Link(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     row: dict[int, Pending] = {}
 
     class Taken(Pending, eq=False):
@@ -479,7 +479,7 @@ def test_a_loss_is_told_by_one_of_two_threads(host: Host) -> None:
         def _tell(self, value: object) -> None:
             pass
 
-    link = Told(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True), "x")
+    link = Told(lambda deadline, resume: Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True), "x")
     with pytest.raises(StateLost):
         link.call(link.handle("counter", "c", NOTHING), "incr", NOTHING, about=About("counter:c"))
 
@@ -490,7 +490,7 @@ def test_who_is_interrupted_in_giving_up_has_given_up(host: Host) -> None:
     def connect(deadline: float, resume: bool) -> Dialed:
         if interrupts:
             raise ServerNotFound("x", "nobody is there")
-        return Dialed(Pipe(host), Greeting(host.greeting, "x"), b"", True)
+        return Dialed(Pipe(host), Greeting(host.greet(), "x"), b"", True)
 
     class Sending:
         """The lock that is waited for, where the handler raises the second time it is taken."""

@@ -1,8 +1,8 @@
 """A server for the members of a group: who may enter its directory, and read its key.
 
 Usually all is its user's alone. A server that is told a group lets it through the directory (by name, it cannot be
-listed), to the key and to the socket; whatever else lies there stays closed. The next server that is told none closes
-all of it again.
+listed), to the key and to the socket; whatever else lies there stays closed. Where there are keys of lesser roles for
+the members, that of the server is closed to them, too. The next server that is told no group closes all of it again.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def gid_of(group: str) -> int:
         raise ValueError(f"there is no group {group!r} on this host") from None
 
 
-def admit(place: Place, gid: int) -> None:
-    """Let a group through a server's directory, and to the key in it."""
+def admit(place: Place, gid: int, *, with_key: bool = True) -> None:
+    """Let a group through a server's directory, and to the key in it, or not to that."""
     give(str(place.directory), gid, 0o710)
     if place.key.exists():
-        give(str(place.key), gid, 0o640)
+        give(str(place.key), gid, 0o640 if with_key else 0o600)
 
 
 def exclude(place: Place) -> None:

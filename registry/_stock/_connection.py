@@ -9,12 +9,12 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from registry import _codec, _peers
+from registry import _codec, _peers, _rights
 from registry._events import Output
 from registry._framing import LARGEST, BadMessage, cut
 from registry._stock import _messages
 from registry._wire import Kind, ProtocolError
-from registry.errors import AccessDenied, RegistryError, StateLost, UnknownType
+from registry.errors import AccessDenied, NoSuchObject, RegistryError, StateLost, UnknownType
 
 if TYPE_CHECKING:
     from registry._attachments import Target
@@ -35,19 +35,24 @@ class StockConnection:
         peer: who it is, as far as the kernel says.
         domain: its trust domain, if it is ours.
         wire: where to write.
+        role: what its key gives, see `_rights`.
         session: what it belongs to, once that matters.
     """
 
-    def __init__(self, stock: StockSessions, peer: Peer, pidfd: int | None, domain: str, wire: Wire) -> None:
+    def __init__(
+        self, stock: StockSessions, peer: Peer, pidfd: int | None, domain: str, wire: Wire, role: str = _rights.ADMIN
+    ) -> None:
         self.peer = peer
         self.domain = domain
         self.wire = wire
+        self.role = role
         self.session: Session | None = None
         self._stock = stock
         self._server = stock.server
         self._pidfd = pidfd
         self._buffer = bytearray()
-        self._trusted = bool(domain) or self._server.trust == "key"
+        # A pickle runs code, which is more than any other role may.
+        self._trusted = bool(domain) or (self._server.trust == "key" and role == _rights.ADMIN)
         self._ended = False
         self._serving = False
         self._owner = 0
@@ -137,10 +142,11 @@ class StockConnection:
     def _distrust(self) -> str:
         here = _peers.machine()
         who = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
+        is_lifted = self._server.trust == "key"
+        cure = f"show the key of the role {_rights.ADMIN!r}" if is_lifted else "serve with --trust key"
         return (
-            f"{self._server.url} takes the pickles of multiprocessing clients only from processes of {who} "
-            f"on {here}, since a pickle runs code; use registry.connect(), which sends none, or serve with "
-            "--trust key"
+            f"{self._server.url} takes the pickles of multiprocessing clients only from processes of {who} on {here}, "
+            f"since a pickle runs code; use registry.connect(), which sends none, or {cure}"
         )
 
     @property
@@ -155,6 +161,9 @@ class StockConnection:
             self._say("#TRACEBACK", f"{name!r} is no function of a manager's server\n")
             return
         try:
+            needed = _rights.least("stock", name)
+            if not _rights.may(self.role, needed):
+                raise _rights.denial(f"the function {name!r}", needed, self.role)
             answer = function(*args, **kwds)
         except Exception as error:  # noqa: BLE001 - such as arguments that do not fit; the client is to know
             self._fail(error)
@@ -197,6 +206,8 @@ class StockConnection:
         ident = f"{typeid}:{name}"
         definition = _codec.encode_arguments(args, kwds, None, self._outgoing)
         session = self.session = self._stock.session(self, "")
+        if interface.per == "call" and self.role == _rights.READ:
+            raise NoSuchObject(typeid, _rights.not_made(typeid))
         if interface.per == "call":
             session = self._stock.hold(ident, session)
         if not session.create(self, session.define(ident, definition)):
@@ -208,10 +219,12 @@ class StockConnection:
         return self._interface(str(token.id).partition(":")[0]).exposed
 
     def _incref(self, ident: str) -> None:
-        self._stock.incref(str(ident), self)
+        if self.role != _rights.READ:
+            self._stock.incref(str(ident), self)
 
     def _decref(self, ident: str) -> None:
-        self._stock.decref(str(ident), self)
+        if self.role != _rights.READ:
+            self._stock.decref(str(ident), self)
 
     def _debug_info(self) -> str:
         rows = self._server.host.objects()

@@ -19,6 +19,7 @@ from registry._leaves import Caller
 from registry._lifelines import Lifelines
 from registry._objects import NO_ARGUMENTS
 from registry._peers import Peer
+from registry._rights import ADMIN
 from registry._stock._connection import StockConnection
 from registry._wire import DELETE
 from registry.errors import NoSuchObject, UnknownType
@@ -39,7 +40,6 @@ class Server(Protocol):
     """What is asked of the server around."""
 
     host: Host
-    authkey: bytes
     trust: Any
     lifelines: Lifelines
 
@@ -295,11 +295,14 @@ class StockSessions:
         self.server = server
         self.references: dict[str, dict[bytes, float]] = {}
         self._makers: dict[str, Session] = {}
-        self._processes: dict[tuple[int, int | None], Session] = {}
+        # A process that has shown the keys of two roles has two sessions.
+        self._processes: dict[tuple[int, int | None, str], Session] = {}
         self._named: dict[tuple[str, str, int], Session] = {}
         self._drawn = 0
 
-    def accept(self, peer: Peer, pidfd: int | None, domain: str, connection: Wire) -> StockConnection:
+    def accept(
+        self, peer: Peer, pidfd: int | None, domain: str, connection: Wire, role: str = ADMIN
+    ) -> StockConnection:
         """Take a connection that has shown the key.
 
         Args:
@@ -307,23 +310,24 @@ class StockSessions:
             pidfd: of its process, or None; taken over.
             domain: its trust domain, if it is ours.
             connection: where to write.
+            role: what its key gives.
         """
-        return StockConnection(self, peer, pidfd, domain, connection)
+        return StockConnection(self, peer, pidfd, domain, connection, role)
 
     def session(self, connection: StockConnection, name: str) -> Session:
         """Return the session that a connection belongs to, in which it has given `name`."""
         peer, pidfd = connection.peer, connection.take_pidfd()
         if peer.kind == "tcp" and connection.domain:
-            found = _peers.process_of_tcp(connection.wire.sock, [pid for pid, _ in self._processes])
+            found = _peers.process_of_tcp(connection.wire.sock, [pid for pid, *_ in self._processes])
             if found is not None:
                 peer, pidfd = found
         if peer.pid is not None and pidfd is not None:
-            session = self._of_process(peer, connection.domain)
+            session = self._of_process(peer, connection.domain, connection.role)
             self.server.lifelines.watch(session.client, pidfd)
         else:
             if pidfd is not None:
                 os.close(pidfd)
-            session = self._of_name(peer, connection.domain, name)
+            session = self._of_name(peer, connection.domain, name, connection.role)
         session.connections.add(connection)
         return session
 
@@ -332,23 +336,24 @@ class StockSessions:
         if session.client.pid is None and not session.connections and session.alive:
             self.server.host.suspend(session.client, self.server.now() + STOCK_GRACE)
 
-    def _of_process(self, peer: Peer, domain: str) -> Session:
+    def _of_process(self, peer: Peer, domain: str, role: str) -> Session:
         pid = peer.pid or 0
-        known = self._processes.get((pid, peer.started))
+        row = (pid, peer.started, role)
+        known = self._processes.get(row)
         if known is not None and known.alive:
             self.server.host.resume(known.client, self.server.now())
             return known
-        key = f"stock-process:{pid}:{peer.started}".encode()
+        key = f"stock-process:{pid}:{peer.started}" + ("" if role == ADMIN else f":{role}")
         caller = Caller(peer.host, pid, peer.command)
-        session = self._processes[pid, peer.started] = self._make(
-            key, caller, domain, pid, lambda: self._processes.pop((pid, peer.started), None), peer.process
+        session = self._processes[row] = self._make(
+            key.encode(), caller, domain, pid, role, lambda: self._processes.pop(row, None), peer.process
         )
         log.info("session of %s began, a stock client", session.client.label)
         return session
 
-    def _of_name(self, peer: Peer, domain: str, name: str) -> Session:
+    def _of_name(self, peer: Peer, domain: str, name: str, role: str) -> Session:
         host = peer.host or "unknown"
-        scope = _scope(host, peer.pid)
+        scope = _scope(host, peer.pid, role)
         k = 0
         while (known := self._named.get((scope, name, k))) is not None and known.connections and known.alive:
             k += 1
@@ -357,13 +362,13 @@ class StockSessions:
             return known
         for row in [row for row, session in self._named.items() if not session.alive]:
             del self._named[row]
-        session = self._named[scope, name, k] = self._nameless(Caller(host, peer.pid or 0, label=name), domain)
+        session = self._named[scope, name, k] = self._nameless(Caller(host, peer.pid or 0, label=name), domain, role)
         log.info("session of %s began, a stock client", session.client.label)
         return session
 
-    def _nameless(self, caller: Caller, domain: str) -> Session:
+    def _nameless(self, caller: Caller, domain: str, role: str) -> Session:
         self._drawn += 1
-        return self._make(f"stock-session:{self._drawn:012}".encode(), caller, domain, None, lambda: None)
+        return self._make(f"stock-session:{self._drawn:012}".encode(), caller, domain, None, role, lambda: None)
 
     def _make(
         self,
@@ -371,11 +376,12 @@ class StockSessions:
         caller: Caller,
         domain: str,
         pid: int | None,
+        role: str,
         at_end: Callable[[], object],
         process: str = "",
     ) -> Session:
         # The keys of native sessions have 16 bytes: none of them can be one of these.
-        client = Client(key, caller, domain, pid, process)
+        client = Client(key, caller, domain, pid, process, role)
         self.server.host.adopt(client)
         return Session(self, client, at_end)
 
@@ -393,7 +399,7 @@ class StockSessions:
         for client in list(host.clients.values()):
             kind, _, rest = client.key.partition(b":")
             if kind == b"stock-process":
-                row = _process(rest)
+                row = (*_process(rest), client.role)
                 session = self._processes[row] = Session(self, client, partial(self._processes.pop, row, None))
             elif kind == b"stock-session":
                 self._drawn = max(self._drawn, int(rest))
@@ -414,7 +420,7 @@ class StockSessions:
     def _name(self, session: Session) -> None:
         """Have a session known by the name that its client gave, and by the first number that is free."""
         who, k = session.client.caller, 0
-        scope = _scope(who.host, who.pid or None)
+        scope = _scope(who.host, who.pid or None, session.client.role)
         while (scope, who.label, k) in self._named:
             k += 1
         self._named[scope, who.label, k] = session
@@ -429,7 +435,7 @@ class StockSessions:
         """
         holder = _holder(session)
         if not holder:
-            session = self._nameless(session.client.caller, session.client.domain)
+            session = self._nameless(session.client.caller, session.client.domain, session.client.role)
         self.references[ident] = {holder: 1}
         self._makers[ident] = session
         session.made.add(ident)
@@ -524,12 +530,12 @@ def _holder(session: Session) -> bytes:
     return session.client.key if session.client.pid is not None else b""
 
 
-def _scope(host: str, pid: int | None) -> str:
+def _scope(host: str, pid: int | None, role: str) -> str:
     """Return within what the name that a client gives means one."""
-    return f"{host} pid {pid}" if pid is not None else host
+    return f"{role} {host} pid {pid}" if pid is not None else f"{role} {host}"
 
 
 def _process(text: bytes) -> tuple[int, int | None]:
     """Return the pid and the start time of which the key of a session is made."""
-    pid, started = text.split(b":")
+    pid, started, *_ = text.split(b":")
     return int(pid), int(started) if started != b"None" else None

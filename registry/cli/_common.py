@@ -107,13 +107,29 @@ def client_of(address: str | None, what: str) -> ManagerClient:
 
 
 @contextmanager
-def connected(address: str | None, what: str) -> Iterator[ManagerClient]:
-    """Connect to a server that runs, as `client_of`."""
+def connected(address: str | None, what: str, role: str = "read") -> Iterator[ManagerClient]:
+    """Connect to a server that runs, as `client_of`.
+
+    Args:
+        address: As the user gave it.
+        what: The command, for the server's list of sessions.
+        role: The least that the command takes. It is looked at before anybody is asked whether something may be done.
+
+    Raises:
+        AccessDenied: The key gives less, or is none of the server's.
+    """
+    from registry import _rights
+
     with usage():
         client = client_of(address, what)
     with client:
         with usage():
             client.connect()
+        if role != _rights.READ:
+            link = client._home.link()
+            given = link.ensure().role
+            if not _rights.may(given, role):
+                raise _rights.denial(f'"registry {what}"', role, given).located(link.label)
         yield client
 
 

@@ -35,6 +35,7 @@ def status(address: str | None, as_json: bool) -> None:
         ),
         ("address", found["address"]),
         ("version", f"shared-registry {found['version']}, Python {found['python']}"),
+        ("role", f"{found['role']}; there are keys for {', '.join(found['roles'])}"),
         ("types", ", ".join(found["types"]) or "none"),
         ("log", _log_of(found)),
         (

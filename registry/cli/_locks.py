@@ -55,7 +55,7 @@ def release(lock: str, token: int | None, address: str | None, as_json: bool, ye
     """
     from registry._wire import RELEASE
 
-    with _common.connected(address, "release") as client:
+    with _common.connected(address, "release", "admin") as client:
         now, rows, _ = _ask(client)
         holder = _chosen(lock, token, [row for row in rows if row["object"] == lock])
         if not yes:

@@ -137,7 +137,7 @@ def delete(object: str, address: str | None, as_json: bool, yes: bool) -> None:
     Calls that wait in it end with NoSuchObject, and what is held of it is lost to its holder. Each process that has
     used it is told so once; its next call makes a new, empty one.
     """
-    with _common.connected(address, "delete") as client:
+    with _common.connected(address, "delete", "admin") as client:
         typeid, name = _named(client, object)
         told = client._home.link().ask("statistics", typeid, name)
         if not yes:

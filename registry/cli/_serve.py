@@ -41,6 +41,13 @@ _TLS = ("cert", "key", "ca")
 )
 @click.option("--authkey-file", metavar="F", type=click.Path(dir_okay=False), help="Where the key is.")
 @click.option(
+    "--role",
+    "roles",
+    metavar="ROLE=F",
+    multiple=True,
+    help="Let in whoever has the key in this file, as read or write. May be given again.",
+)
+@click.option(
     "--log",
     type=click.Choice(["memory", "process", "disk"]),
     help="Where events are kept; memory keeps none. [default: memory]",
@@ -145,7 +152,9 @@ def _serve(
 
     def ready() -> None:
         if server.gid is not None and place is not None:
-            _tell_members(log, settings["group"], server.gid, server.url, settings["authkey-file"] or str(place.key))
+            own = settings["authkey-file"] or str(place.key)
+            for key in settings["roles"].values() or [own]:
+                _tell_members(log, settings["group"], server.gid, server.url, key)
         if as_json:
             _common.print_json({"name": where.name, "address": server.url, "pid": os.getpid()})
         report.ready()
@@ -194,12 +203,17 @@ def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> Manager
 
     authkey = _addresses.read_authkey(settings["authkey-file"]) if settings["authkey-file"] else None
     with _common.usage():
+        roles = {
+            role: _addresses.read_authkey(file, f"the key file of the role {role!r}")
+            for role, file in settings["roles"].items()
+        }
         server = ManagerServer(
             where.label,
             authkey,
             plugins=plugins,
             log=settings["log"],
             state=settings["state"],
+            roles=roles,
             trust=settings["trust"],
             no_md5=settings["no-md5"],
             lease=settings["lease"],
@@ -207,7 +221,7 @@ def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> Manager
             tls={name: settings[f"tls-{name}"] for name in _TLS if settings[f"tls-{name}"]} or None,
         )
         if settings["group"] is not None:
-            server.gid = _gid(settings["group"], where, settings["authkey-file"])
+            server.gid = _gid(settings["group"], where, settings["authkey-file"] or next(iter(roles), None))
     return server
 
 
@@ -231,7 +245,9 @@ def _gid(group: str, where: Address, key: str | None) -> int:
     if where.path is None:
         raise ValueError(f"--group is for the socket of a name or of unix:///path; {where} lets in whoever has the key")
     if where.name is None and key is None:
-        raise ValueError("the members of --group need the key: name a file that they can read, with --authkey-file")
+        raise ValueError(
+            "the members of --group need a key: name a file that they can read, with --authkey-file or --role"
+        )
     return _addresses.gid_of(group)
 
 
@@ -270,6 +286,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "authkey-file": options["authkey_file"] and os.path.abspath(options["authkey_file"]),
         "log": options["log"],
         "state": options["state"] and os.path.abspath(options["state"]),
+        "roles": _roles(options["roles"]),
         "trust": options["trust"],
         "no-md5": options["no_md5"] or None,
         "group": options["group"],
@@ -286,6 +303,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         else None,
         "log": "memory",
         "state": None,
+        "roles": {},
         "trust": "uid",
         "no-md5": False,
         "group": None,
@@ -298,12 +316,26 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
     return where, {**defaults, **settings, **chosen}
 
 
+def _roles(words: Sequence[str]) -> dict[str, str] | None:
+    """Return the key files that are given on the command line by the roles that they give, None without any."""
+    found: dict[str, str] = {}
+    for word in words:
+        role, equals, file = word.partition("=")
+        if not (role and equals and file):
+            raise click.UsageError(f"--role takes ROLE=FILE, such as read=read.key, not {word!r}")
+        if role in found:
+            raise click.UsageError(f"--role gives the role {role!r} two key files, and it has one key")
+        found[role] = os.path.abspath(file)
+    return found or None
+
+
 def _command_line(settings: dict[str, Any]) -> list[str]:
     """Return the options that start such a server again, from whatever directory."""
     line = _plugin_options(settings)
     for name in ("authkey-file", "log", "state", "trust", "group", "tls-cert", "tls-key", "tls-ca", "lease"):
         if settings[name] is not None:
             line.append(f"--{name}={settings[name]}")
+    line += [f"--role={role}={file}" for role, file in settings["roles"].items()]
     return line + [f"--{name}" for name in ("no-md5", "insecure-network", "strict") if settings[name]]
 
 

@@ -123,7 +123,7 @@ class Stopping:
         self.keeper = ""
 
     def __enter__(self) -> Stopping:
-        self._connection = _common.connected(self._address, self._verb)
+        self._connection = _common.connected(self._address, self._verb, "admin")
         self._client = self._connection.__enter__()
         try:
             self.status = self._client.statistics()

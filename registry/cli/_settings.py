@@ -24,6 +24,7 @@ NAMES = {
     "authkey-file": "path",
     "log": "text",
     "state": "path",
+    "roles": "table of key files",
     "trust": "text",
     "no-md5": "yes or no",
     "group": "text",
@@ -86,6 +87,9 @@ def _checked(path: Path, name: str, kind: str, value: object) -> object:
     elif kind == "number":
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
+    elif kind == "table of key files":
+        if isinstance(value, dict) and all(isinstance(file, str) and file for file in value.values()):
+            return {role: _checked(path, name, "path", file) for role, file in value.items()}
     elif isinstance(value, str) and value:
         return str((path.parent / Path(value).expanduser()).absolute()) if kind == "path" else value
     raise click.UsageError(f"{path}: {name} must be a {kind}, not {value!r}".replace("a true", "true"))

@@ -39,6 +39,10 @@ def key(scene: Scene) -> Iterator[Finding]:
         cure = f"umask 077; head -c 32 /dev/urandom | base64 > {path}, and restart the server"
         yield note("key", f"the key in {path} {fault}", cure)
     yield from readers(path)
+    role = scene.status.get("role", "admin")
+    if role != "admin":
+        able = "look, and change nothing" if role == "read" else "do all but delete, release by force and stop"
+        yield ok("key", f"it gives the role {role!r}: this process may {able}")
 
 
 def _missing(scene: Scene, path: Path) -> Finding:

@@ -125,7 +125,7 @@ def _held(asked: str | None, directory: str | None, verb: str, stack: ExitStack)
     from registry._log._files import Held
 
     try:
-        client = stack.enter_context(_common.connected(asked, f"state {verb}"))
+        client = stack.enter_context(_common.connected(asked, f"state {verb}", "admin"))
     except errors.ServerNotFound:
         return None
     place = local(client.statistics(), verb)
