@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 from registry import _wire
+from registry._disclosure import is_insider
 from registry._events import Call, Output
 from registry._leaves import Caller, Parts
 from registry._rights import ADMIN, READ
@@ -160,7 +161,8 @@ class Client:
         expires: While it is suspended, when it is believed dead.
         heard: When it last gave a sign of life.
         process: Names its process across restarts of the server, or is empty.
-        role: What it may do; `is_admin` and `is_reader` tell the ends of that.
+        role: What it may do; `is_admin` and `is_reader` tell the ends of that, `is_insider` whether it may see inside.
+        last: Its latest call, of a session that may not.
         received: Which replies it has: all up to this, and those in `above`.
         before: Calls up to this number may have been made to an earlier life of the server.
         pins: The replies that name files, by their calls; the files stay until it says that it has the reply.
@@ -180,9 +182,11 @@ class Client:
         "handles",
         "heard",
         "is_admin",
+        "is_insider",
         "is_reader",
         "key",
         "label",
+        "last",
         "late",
         "number",
         "pid",
@@ -205,6 +209,8 @@ class Client:
         self.role = role
         self.is_admin = role == ADMIN
         self.is_reader = role == READ
+        self.is_insider = is_insider(role, domain)
+        self.last: Call | None = None
         self.before = 0
         self.number = 0
         self.generation = 0

@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
         self._handshake = None
         server.door.leave(self)
         if handshake.outcome == "native":
-            self._transport.write(handshake.accept(server.host.greet(handshake.role)))
+            self._transport.write(handshake.accept(server.host.greet(handshake.role, self._domain)))
             peer = self._peer
             self._attachment = Attachment(
                 self._domain,

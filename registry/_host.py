@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from registry import _codec, _questions, _rights, _wire
+from registry import _codec, _disclosure, _questions, _rights, _wire
 from registry._attachments import Attachment, Client, Files, Identity, Target, Threads, frames_of, joined
 from registry._engine import Engine
 from registry._events import (
@@ -54,6 +54,9 @@ from registry.errors import NoSuchObject, OutcomeUnknown, RegistryError, StateLo
 Sample = Callable[[int, object], bytes]
 
 REMEMBERED_DELETIONS = 16_384
+
+# What may tell of an error: a call that an undo came too late for may have failed, too.
+WITH_ERRORS = (int(Kind.ERROR), int(Kind.STANDS))
 
 
 class Log(Protocol):
@@ -89,10 +92,11 @@ class Host(Leases):
         threads: Where threaded objects run; without it they are refused.
         control: Answers to questions to the server itself that only the shell can give, by verb. An answer that comes
             later is a function: it is called with what takes the answer.
-        freshness: Called at an attach with the client's modules and versions; its text becomes a
-            `StaleServer`.
+        freshness: Called at an attach with the client's modules and versions, and whether it may see into the server;
+            its text becomes a `StaleServer`.
         warn: Called with a text about what may be wrong in the clients: a suspected deadlock.
         abandoned: Called with a text for each lock that a session has left held.
+        withheld: Called with what an error says that is not told to an outsider, see `_disclosure`.
         engine: The state to go on from, as a log tells it; a new one without.
         files: Where large values lie that clients map; without, they are sent.
         words: What caches of reads hang on; without it none is cached.
@@ -111,9 +115,10 @@ class Host(Leases):
         lease: float = 30.0,
         threads: Threads | None = None,
         control: Mapping[str, Callable[..., object]] | None = None,
-        freshness: Callable[[dict[str, str]], str] | None = None,
+        freshness: Callable[[dict[str, str], bool], str] | None = None,
         warn: Callable[[str], None] | None = None,
         abandoned: Callable[[str], None] | None = None,
+        withheld: Callable[[str], None] | None = None,
         engine: Engine | None = None,
         log: Log | None = None,
         files: Files | None = None,
@@ -137,20 +142,22 @@ class Host(Leases):
         self._freshness = freshness
         self._warn = warn
         self._abandoned = abandoned
+        self._discretion = _disclosure.Discretion(seed, withheld)
         self._log = log
         self._files = files
         self._words = words
         self._safe: float = inf if log is None else self.engine.index
         self._held: deque[tuple[int, Client, Output]] = deque()
-        self._greetings: dict[str, bytes] = {}
+        self._greetings: dict[tuple[str, bool], bytes] = {}
         self._feed(Begin(now=now, epoch=identity.epoch, seed=seed, life=identity.life))
         self._recall(now)
 
-    def greet(self, role: str = _rights.ADMIN) -> bytes:
+    def greet(self, role: str = _rights.ADMIN, domain: str = "") -> bytes:
         """Return what a client is told in the handshake's answer: who the server is, its role, the table of typeids."""
-        greeting = self._greetings.get(role)
+        which = role, _disclosure.is_insider(role, domain)
+        greeting = self._greetings.get(which)
         if greeting is None:
-            greeting = self._greetings[role] = _questions.greeting(self, role)
+            greeting = self._greetings[which] = _questions.greeting(self, *which)
         return greeting
 
     # -- connections
@@ -257,8 +264,11 @@ class Host(Leases):
         attachment.sees_files = hello.files and self._files is not None and bool(client.domain)
         outbox = attachment.outbox
         generation = frame.generation
+        is_insider = client.is_insider
 
         def deliver(output: Output) -> None:
+            if not is_insider and output.kind in WITH_ERRORS:
+                output = self._discretion.told(client, output)
             body = output.body
             if len(self._domains) > 1 and body:
                 body = redacted(body, client.domain, self.trusted)
@@ -273,7 +283,7 @@ class Host(Leases):
                 outbox.extend(frames_of(attachment, output, body, self._files))
 
         client.deliver = deliver
-        stale = self._freshness(hello.code) if self._freshness is not None else ""
+        stale = self._freshness(hello.code, is_insider) if self._freshness is not None else ""
         if hello.resumes and hello.life != self.identity.life:
             client.before = max(client.before, hello.sent)
         self._answer_attach(attachment, generation, resumed, stale=stale)
@@ -527,6 +537,8 @@ class Host(Leases):
         self.calls += 1
         if client.slow and self._is_slow(client, call):
             return
+        if not client.is_insider:
+            client.last = _disclosure.remembered(call)
         if not client.is_admin and (
             call.method in OPERATORS or (client.is_reader and call.method not in target.readonly)
         ):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from registry import _codec, _rights, _wire
+from registry._disclosure import public, public_about
 from registry._events import Output
+from registry._outcomes import failure
 from registry._wire import Frame, Kind
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def answer(host: Host, client: Client, frame: Frame, now: float) -> None:
         if not _rights.may(client.role, needed):
             raise _rights.denial(f"the question {body.verb!r}", needed, client.role)
         args, kwargs = _codec.decode_arguments(bytes(body.arguments))
-        questions: dict[str, Callable[..., object]] = {
+        questions: dict[str, Callable[..., Any]] = {
             "status": partial(status, host, client),
             "objects": host.objects,
             "statistics": host.statistics,
@@ -43,12 +45,14 @@ def answer(host: Host, client: Client, frame: Frame, now: float) -> None:
         if question is None:
             raise AttributeError(f"a server does not answer {body.verb!r}; it has {', '.join(sorted(questions))}")
         found = question(*args, **kwargs)
+        if body.verb == "about" and not client.is_insider:
+            found = public_about(found)
         if callable(found):
             found(partial(_answer_later, host, client, frame.sequence))
             return
         kind, encoded = Kind.REPLY, _codec.encode(found)
     except Exception as error:  # noqa: BLE001 - an object's own statistics() may raise anything
-        kind, encoded = Kind.ERROR, _codec.encode_exception(error)
+        kind, encoded = Kind.ERROR, failure(error)
     # Where nothing can be written, who asks what is wrong is answered all the same.
     index = 0 if body.verb in ("status", "stop") else host.engine.index
     host.deliver(client, Output(client.number, frame.sequence, kind, encoded, index))
@@ -58,17 +62,23 @@ def _answer_later(host: Host, client: Client, seq: int, value: object) -> None:
     host.deliver(client, Output(client.number, seq, Kind.REPLY, _codec.encode(value), host.engine.index))
 
 
-def greeting(host: Host, role: str) -> bytes:
+def introduction(host: Host, is_insider: bool) -> dict[str, Any]:
+    """Return who the server is, as it says to peers that may see inside, or to others."""
+    said = attrs.asdict(host.identity)
+    return said if is_insider else public(said)
+
+
+def greeting(host: Host, role: str, is_insider: bool) -> bytes:
     """Return what a client of a role is told in the handshake's answer."""
     # Each row by itself: a client reads those of the types that it uses.
     types = {typeid: _codec.encode(each.interface.pack()) for typeid, each in host.declarations.items()}
-    return _codec.encode({"protocol": _wire.VERSION, **attrs.asdict(host.identity), "role": role, "types": types})
+    return _codec.encode({"protocol": _wire.VERSION, **introduction(host, is_insider), "role": role, "types": types})
 
 
 def status(host: Host, client: Client) -> dict[str, object]:
     """Return who the server is and how much it holds; ``role`` is what the session may do that has asked."""
     return {
-        **attrs.asdict(host.identity),
+        **introduction(host, client.is_insider),
         "role": client.role,
         "life": host.identity.life.hex(),
         "sessions": len(host.clients),

@@ -115,7 +115,7 @@ class Greeting:
     def __init__(self, body: bytes, address: str) -> None:
         try:
             fields: Any = _codec.decode(body)
-            self.name = str(fields["name"])
+            self.name = str(fields["name"]) or address  # where the server's own is a path that is not ours to know
             self.role = str(fields.get("role", "admin"))
             self.pid = int(fields["pid"])
             self.since = float(fields["since"])

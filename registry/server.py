@@ -246,6 +246,7 @@ class ManagerServer:
             freshness=self._stale,
             warn=log.warning,
             abandoned=log.warning,
+            withheld=log.error,
             engine=recovered.engine if recovered is not None else None,
             log=self._durability.log if self._durability is not None else None,
             files=shelf,
@@ -665,8 +666,11 @@ class ManagerServer:
             return
         self._loop.call_later(min(IDLE_CHECK, self.idle_limit), self._check_idle)
 
-    def _stale(self, theirs: dict[str, str]) -> str:
-        """Return a warning where the plugins' files, or those of the client, are not what is running here."""
+    def _stale(self, theirs: dict[str, str], is_insider: bool) -> str:
+        """Return a warning where the plugins' files, or those of the client, are not what is running here.
+
+        Where they lie is told to those only that may see into the server.
+        """
         checked, text = self._freshness
         if time.monotonic() - checked >= FRESHNESS:
             changed = self.plugins.changed()
@@ -676,6 +680,8 @@ class ManagerServer:
         other = [name for name, version in theirs.items() if name in ours and ours[name] != version]
         if other and not text:
             text = f"{self._address.label} runs other versions of {', '.join(other)} than this process"
+        if text and not is_insider:
+            return "the server runs other code than lies in its files now, or than this process does"
         return f'{text}; "registry restart -a {self._address.label}" loads the new code' if text else ""
 
     def close_inherited(self) -> None:

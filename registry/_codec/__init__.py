@@ -107,6 +107,7 @@ __all__ = [
     "encode_call",
     "encode_exception",
     "encode_result",
+    "exception_arguments",
     "head_of_bytes",
     "split_pickle",
 ]
@@ -325,6 +326,11 @@ def encode_exception(error: BaseException, traceback: str = "") -> bytes:
         traceback: its traceback as text, for those who may see it. It becomes a note.
     """
     return packed(Writer(None), lambda writer: writer.exception(error, traceback, 1))
+
+
+def exception_arguments(error: BaseException) -> tuple[Any, ...]:
+    """Return what an exception of a class that crosses is made from again."""
+    return _exceptions.arguments(error)
 
 
 def crosses(error: BaseException) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from registry import _codec, _peers, _rights
+from registry import _codec, _disclosure, _peers, _rights
 from registry._events import Output
 from registry._framing import LARGEST, BadMessage, cut
+from registry._questions import introduction
 from registry._stock import _messages
 from registry._wire import Kind, ProtocolError
 from registry.errors import AccessDenied, NoSuchObject, RegistryError, StateLost, UnknownType
@@ -145,9 +146,16 @@ class StockConnection:
         is_lifted = self._server.trust == "key"
         cure = f"show the key of the role {_rights.ADMIN!r}" if is_lifted else "serve with --trust key"
         return (
-            f"{self._server.url} takes the pickles of multiprocessing clients only from processes of {who} on {here}, "
-            f"since a pickle runs code; use registry.connect(), which sends none, or {cure}"
+            f"{self._name} takes the pickles of multiprocessing clients only from processes of {who} on {here}, since "
+            f"a pickle runs code; use registry.connect(), which sends none, or {cure}"
         )
+
+    @property
+    def _name(self) -> str:
+        """How the peer is told of the server."""
+        host = self._server.host
+        told = introduction(host, _disclosure.is_insider(self.role, self.domain))
+        return str(told["name"] or "this server")
 
     @property
     def _label(self) -> str:
@@ -322,7 +330,7 @@ class StockConnection:
         self._say("#RETURN", value)
 
     def _fail(self, error: BaseException) -> None:
-        self.wire.write(_messages.failure(error, self._server.host.identity.name))
+        self.wire.write(_messages.failure(error, self._name))
 
     def _say(self, kind: str, value: object) -> None:
         self.wire.write(_messages.message(kind, value))

@@ -26,7 +26,7 @@ def place_of(status: dict[str, Any]) -> Place | None:
     from registry import _peers
     from registry._addresses import Place
 
-    if status["host"] != _peers.machine() or status["address"].startswith("memory:"):
+    if status["host"] != _peers.machine() or not status["address"] or status["address"].startswith("memory:"):
         return None
     place = Place(status["address"] if status["name"] == status["address"] else status["name"])
     return place if info(place).get("pid") == status["pid"] else None
