@@ -205,7 +205,10 @@ class Joining(Line):
             is_another, self._life = self._life != dialed.greeting.life, dialed.greeting.life
             self.lease, self.heard = answer.lease, sent
             told = answer.words
-            self.words = None if told is None else Mapped(told, self._generation, self._is_relying)
+            # A file of ours that a server of another user names is none that it keeps for us.
+            self.words = (
+                None if told is None or not self.same_user else Mapped(told, self._generation, self._is_relying)
+            )
             self._transport = transport
             self._note("connected", transport)
             for slot in list(self._pending.values()):

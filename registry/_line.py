@@ -11,6 +11,7 @@ connection is dropped; whoever reads next makes another.
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -21,11 +22,17 @@ from registry._pending import Pending
 from registry._transport import CHUNK, DeadlinePassed, Transport, clock, is_gone, left
 from registry._wire import AGAIN, CONTROL, REPLY, Frame, Kind
 from registry._words import Mapped
-from registry.errors import RegistryError
+from registry.errors import OutcomeUnknown, RegistryError
 
 MOST = 1 << 20  # bytes that are read at once of a large frame
 _SETTLED = (Kind.CANCELLED, Kind.STANDS)
+_ANSWERS = frozenset(map(int, (Kind.REPLY, Kind.SHOWN, Kind.ERROR, Kind.CANCELLED, Kind.STANDS)))
+PATIENCE = 3  # connections in a row on which a server may break the protocol before its calls are told so
 _NONE = msgspec.Raw(b"\x90")  # no sequences
+
+
+class Broken(_wire.ProtocolError):
+    """The server has broken the protocol, and no client has had a part in it."""
 
 
 class Line:
@@ -61,7 +68,9 @@ class Line:
         # Those of them that can be taken back, and with which call each was told, 0 for none: until a later call has
         # been logged, a server that dies may have known of it from a read, which no log has.
         self._unlogged: dict[int, int] = {}
-        self.lost: set[int] = set()  # the numbers of grants that were taken away, as far as the server has told
+        # The numbers of grants that were taken away, as far as the server has told; the oldest are forgotten.
+        self.lost: dict[int, None] = {}
+        self._faults = 0  # connections in a row on which the server has broken the protocol
         self._reader = _wire.Reader()
 
     def _connect(self, deadline: float | None) -> None:
@@ -178,7 +187,11 @@ class Line:
                 slot.reply = msgspec.structs.replace(frame, body=Parts(head, tuple(parts)), flags=0)
             except _wire.ProtocolError as error:
                 slot.reply, slot.failure = None, RegistryError(f"server {self.address}: {error}")
-            except _shelf.Unusable:
+            except _shelf.Unusable as error:
+                if not self.files:
+                    # It names a file on a connection on which it was told that none is seen.
+                    slot.reply, slot.failure = None, RegistryError(f"server {self.address}: {error}")
+                    return
                 self.files_work = False
                 slot.reply = None
                 transport = self._transport
@@ -208,6 +221,9 @@ class Line:
                             self._connect(deadline)
                         else:
                             self._read(transport, deadline)
+                            # A server may send without end what answers nobody.
+                            if slot.reply is None and deadline is not None and deadline <= monotonic():
+                                raise DeadlinePassed
                     return
             finally:
                 if not slot.parked or reading._is_owned():
@@ -254,7 +270,7 @@ class Line:
             if frame is not None:
                 self._hand_out(frame)
             elif data:
-                for frame in reader:
+                while (frame := self._next_frame(reader)) is not None:
                     self._hand_out(frame)
             else:
                 self._break(transport)
@@ -263,8 +279,33 @@ class Line:
         except BaseException as error:
             # Where a signal handler has raised, bytes that had left the kernel may be lost with it.
             self._break(transport)
-            if not (is_gone(error) or isinstance(error, _wire.ProtocolError)):
+            if isinstance(error, Broken):
+                self._note_fault(str(error))
+            elif not (is_gone(error) or isinstance(error, _wire.ProtocolError)):
                 raise
+
+    def _next_frame(self, reader: _wire.Reader) -> Frame | None:
+        try:
+            return reader.next()
+        except _wire.ProtocolError as error:
+            raise Broken(str(error)) from error
+
+    def _note_fault(self, text: str) -> None:
+        """The server has broken the protocol. Another connection may be better; where none is, calls are told so."""
+        self._faults += 1
+        if self._faults < PATIENCE:
+            return
+        self._faults = 0
+        what = f"it does not keep to the protocol: {text}"
+        for slot in list(self._pending.values()):
+            if slot.reply is None and not (slot.abandoned or slot.unattended):
+                is_unknown = slot.sent and not slot.readonly
+                slot.failure = (
+                    OutcomeUnknown(slot.title, what, self.address)
+                    if is_unknown
+                    else RegistryError(f"server {self.address}: {what}")
+                )
+                self._wake(slot)
 
     def _hand_out(self, frame: Frame) -> None:
         slot = self._pending.get(frame.sequence)
@@ -272,12 +313,14 @@ class Line:
             if frame.kind == Kind.REFUSED:
                 raise _wire.ProtocolError(bytes(frame.body).decode("utf-8", "replace"))
             if frame.kind == Kind.LOST and frame.generation == self._generation:
-                self.lost.add(_wire.decode_int(frame.body))
+                self._note_lost(frame)
             if frame.kind == Kind.HEARD and len(frame.body) == _wire.STAMP.size:
                 sent: float = _wire.STAMP.unpack(frame.body)[0]
                 if self.heard < sent <= clock():
                     self.heard = sent
-        elif frame.kind == AGAIN:
+        elif frame.kind not in _ANSWERS:
+            if frame.kind != AGAIN or not self.files:
+                raise Broken(f"a frame of kind {frame.kind} answers a call")
             self.files_work = False
             raise _wire.ProtocolError("a file was removed; the bytes go by a new connection")
         elif slot.abandoned:
@@ -289,11 +332,21 @@ class Line:
         else:
             if frame.applied > self._applied:
                 self._applied = frame.applied
+            if self._faults:
+                self._faults = 0
             slot.reply = frame
             if slot.parked:
                 self._wake(slot)
             if slot.unattended:
                 self._dismiss(slot)
+
+    def _note_lost(self, frame: Frame) -> None:
+        try:
+            self.lost[_wire.decode_int(frame.body)] = None
+        except _wire.BadBody as error:
+            raise Broken(f"a loss that cannot be read: {error}") from error
+        if len(self.lost) > _wire.IN_FLIGHT:
+            del self.lost[next(iter(self.lost))]
 
     def _dismiss(self, slot: Pending) -> None:
         """Let go of a call that nobody waits for, once its reply is there."""

@@ -296,7 +296,12 @@ class Link(Joining):
     ) -> Any:
         """Return what a reply says, or raise it; `about` and `method` are what an error inside the object names."""
         body = frame.body
-        value = _codec.decode(body) if incoming is None else _codec.decode_result(body, incoming=incoming, rows=rows)
+        try:
+            value = (
+                _codec.decode(body) if incoming is None else _codec.decode_result(body, incoming=incoming, rows=rows)
+            )
+        except _codec.CodecError as error:
+            raise self.unreadable(error) from error
         if frame.kind == ERROR:
             if isinstance(value, RegistryError):
                 if isinstance(value, StateLost):
@@ -308,6 +313,10 @@ class Link(Joining):
                 raise value
             raise RegistryError(f"server {self.label} sent an error that is none")
         return value
+
+    def unreadable(self, error: Exception) -> RegistryError:
+        """Return the error that tells of a reply which is none."""
+        return RegistryError(f"server {self.label} sent a reply that cannot be read: {error}")
 
     def take_back(self) -> None:
         """Have the server undo what the last call of this thread gave, since the caller never got it."""

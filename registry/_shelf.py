@@ -273,10 +273,13 @@ def get(path: str, name: str, length: int) -> memoryview | _codec.Pieces:
     Raises:
         Unusable: it cannot be opened, or is not as it was told.
     """
+    if not path or not _NAME.fullmatch(name) or length <= 0:
+        raise Unusable(f"{name!r} is no name of a file of {length} bytes that is seen here")
     try:
-        descriptor = os.open(os.path.join(path, "out", os.path.basename(name)), os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(os.path.join(path, "out", name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            if os.fstat(descriptor).st_size != length:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != length:
                 raise Unusable(f"{name}: it is no file of {length} bytes")
             head = os.pread(descriptor, _codec.BYTES_HEAD, 0)
             if head == _codec.head_of_bytes(length - len(head)):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 
@@ -26,7 +26,9 @@ from registry._addresses import Address, TlsFiles
 from registry._auth import ClientHandshake, NotNative, NotStock, StockHandshake
 from registry._wire import Kind
 from registry.declarations import Interface
-from registry.errors import AccessDenied, RegistryError, ServerNotFound, VersionMismatch
+from registry.errors import AccessDenied, NotShareable, RegistryError, ServerNotFound, VersionMismatch
+
+T = TypeVar("T")
 
 # How long a blocking read may last before its deadline is looked at again. The kernel keeps this time, so that a read
 # whose deadline is further away costs one system call and no poll.
@@ -37,6 +39,7 @@ SILENCE = (
     "it accepted the connection and then said nothing, where a server would have spoken first; it is one of another "
     "kind, or stands still"
 )
+SHORTEST, LONGEST = 0.01, 1e9  # seconds of a lease that is believed
 _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -115,22 +118,35 @@ class Greeting:
     def __init__(self, body: bytes, address: str) -> None:
         try:
             fields: Any = _codec.decode(body)
-            self.name = str(fields["name"]) or address  # where the server's own is a path that is not ours to know
-            self.role = str(fields.get("role", "admin"))
-            self.pid = int(fields["pid"])
-            self.since = float(fields["since"])
-            self.host = str(fields["host"])
-            self.version = str(fields["version"])
-            self.epoch = int(fields["epoch"])
-            self.life = bytes(fields["life"])
-            self.files = str(fields.get("files", ""))  # its directory of large values
-            self.realm = str(fields.get("realm", ""))  # what the trust domain of its clients has behind user and host
-            self.durable = fields.get("log", "memory") != "memory"  # it can go on in another life
-            self.protocol = int(fields["protocol"])
-            self.table = Table(fields["types"], address)
-        except (KeyError, TypeError, ValueError) as error:
+            self.name = (
+                _field(fields, "name", str) or address
+            )  # where the server's own is a path that is not ours to know
+            self.role = _field(fields, "role", str, "admin")
+            self.pid = _field(fields, "pid", int)
+            self.since = _field(fields, "since", float)
+            self.host = _field(fields, "host", str)
+            self.version = _field(fields, "version", str)
+            self.epoch = _field(fields, "epoch", int)
+            self.life = _field(fields, "life", bytes)
+            self.files = _field(fields, "files", str, "")  # its directory of large values
+            # What the trust domain of its clients has behind user and host.
+            self.realm = _field(fields, "realm", str, "")
+            self.durable = _field(fields, "log", str, "memory") != "memory"  # it can go on in another life
+            self.protocol = _field(fields, "protocol", int)
+            self.table = Table(_field(fields, "types", dict), address)
+            self.label = f"{self.name!r} (pid {self.pid}, since {_clock(self.since)})"
+        except (LookupError, TypeError, ValueError, ArithmeticError, OSError, NotShareable) as error:
             raise _unreadable(address, error) from error
-        self.label = f"{self.name!r} (pid {self.pid}, since {_clock(self.since)})"
+
+
+def _field(fields: Any, name: str, kind: type[T], *default: T) -> T:
+    """Return what a greeting has under a name, which is of that very type."""
+    if type(fields) is not dict:
+        raise TypeError("it is no dict")
+    value = fields.get(name, *default) if default else fields[name]
+    if type(value) is not kind:
+        raise TypeError(f"{name} is of type {type(value).__name__}")
+    return value
 
 
 class Table(Mapping[str, Interface]):
@@ -139,6 +155,8 @@ class Table(Mapping[str, Interface]):
     __slots__ = ("_address", "_known", "_rows")
 
     def __init__(self, rows: dict[str, bytes], address: str) -> None:
+        if not all(type(typeid) is str and type(row) is bytes for typeid, row in rows.items()):
+            raise TypeError("a row of the table of types is none")
         self._rows = dict(rows)
         self._known: dict[str, Interface] = {}
         self._address = address
@@ -152,7 +170,7 @@ class Table(Mapping[str, Interface]):
                 if interface.typeid != typeid:
                     raise ValueError(f"the row of {typeid} is that of {interface.typeid}")
                 self._known[typeid] = interface
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, NotShareable) as error:
                 raise _unreadable(self._address, error) from error
         return interface
 
@@ -418,15 +436,23 @@ def attached(transport: Transport, reader: _wire.Reader, limit: float | None, ad
         OSError: The connection has ended.
     """
     while True:
-        for frame in reader:
-            if frame.kind == Kind.ATTACHED:
-                return _wire.decode_attached(frame.body)
-            if frame.kind == Kind.REFUSED:
-                raise ServerNotFound(address, frame.body.decode("utf-8", "replace"))
         try:
+            for frame in reader:
+                if frame.kind == Kind.ATTACHED:
+                    answer = _wire.decode_attached(frame.body)
+                    if answer.lease and not SHORTEST <= answer.lease <= LONGEST:
+                        raise _wire.ProtocolError(f"a lease of {answer.lease} seconds")
+                    return answer
+                if frame.kind == Kind.REFUSED:
+                    raise ServerNotFound(address, bytes(frame.body).decode("utf-8", "replace"))
+        except (_wire.ProtocolError, *_wire.BadBody) as error:
+            raise ServerNotFound(address, f"it does not keep to the protocol: {error}") from error
+        try:
+            if limit is not None and monotonic() >= limit:
+                raise DeadlinePassed
             data = transport.receive(limit)
         except DeadlinePassed as error:
-            raise ServerNotFound(address, "it accepted the connection and then said nothing") from error
+            raise ServerNotFound(address, "it accepted the connection and then did not go on") from error
         if not data:
             raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
         reader.feed(data)

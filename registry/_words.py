@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import sys
 import threading
 import time
@@ -403,10 +404,12 @@ def map_words(told: Words) -> memoryview[Any] | None:
 
 
 def _map(told: Words, flags: int, protection: int) -> memoryview[Any] | None:
-    fd = os.open(told.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(told.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         found = os.fstat(fd)
         known = (told.device, told.inode, told.size, SIZE, os.geteuid())
+        if not stat.S_ISREG(found.st_mode):
+            return None
         if (found.st_dev, found.st_ino, found.st_size, found.st_size, found.st_uid) != known:
             return None
         view = memoryview(mmap.mmap(fd, SIZE, prot=protection)).cast("Q")

@@ -52,6 +52,7 @@ _all_homes: weakref.WeakSet[Home] = weakref.WeakSet()
 ARRAYS = "registry_arrays"
 
 STOCK = "stock+"  # what the address of a stock `multiprocessing` server begins with
+MOST_HOMES = 1000  # addresses of proxies that arrived in values, of which those without a session are kept
 
 LAST_WORDS = 1.0  # seconds that the end of the interpreter waits for a thread that is sending
 
@@ -327,16 +328,25 @@ class Home:
         from fnmatch import fnmatchcase
 
         columns = ("typeid", "name", "maker", "made", "ephemeral", "waiting")
-        rows = [dict(zip(columns, row)) for row in self.link().ask("objects")]
-        return [row for row in rows if fnmatchcase(f"{row['typeid']}:{row['name']}", pattern)]
+        link = self.link()
+        try:
+            rows = [dict(zip(columns, row)) for row in link.ask("objects")]
+            return [row for row in rows if fnmatchcase(f"{row['typeid']}:{row['name']}", pattern)]
+        except (TypeError, KeyError) as error:
+            raise link.unreadable(error) from error
 
     def statistics(self, proxy: Any) -> dict[str, Any]:
         """As `ManagerClient.statistics`."""
+        link = self.link()
         if proxy is None:
-            return dict(self.link().ask("status"))
-        remote = _remote_of(proxy)
-        remote.resolve()
-        return dict(self.link().ask("statistics", remote.typeid, remote.name))
+            found = link.ask("status")
+        else:
+            remote = _remote_of(proxy)
+            remote.resolve()
+            found = link.ask("statistics", remote.typeid, remote.name)
+        if not isinstance(found, dict):
+            raise link.unreadable(TypeError(f"statistics of type {type(found).__name__}"))
+        return dict(found)
 
     def listen(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """As `ManagerClient.listen`, until this client is closed."""
@@ -455,6 +465,10 @@ class Home:
     def revive(self, handle: Handle) -> Any:
         """Return the proxy that a handle in a value stands for."""
         home = self if handle.address in ("", self.address) else home_of(handle.address)
+        if isinstance(home, StockHome) and not home.is_asked_for:
+            remote = Remote(home, handle.typeid, (handle.name,), {})
+            remote.is_found = True
+            return Unresolved(remote)  # whose use says why it is of none
         return home.find(handle.typeid, handle.name)
 
     def find(self, typeid: str, name: str) -> Any:
@@ -476,6 +490,13 @@ class StockHome(Home):
     @property
     def is_connected(self) -> bool:
         return self._server is not None and self._server.is_connected
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether this program has named the server itself: what it answers is unpickled, which runs code."""
+        return not self.is_revived or any(
+            home.address == self.address and not (home.is_revived or home._closed) for home in list(_all_homes)
+        )
 
     def server(self) -> StockServer:
         """Return the server; nothing need be connected."""
@@ -537,7 +558,12 @@ class StockHome(Home):
         raise self._lacks("keep a session", "this needs one")
 
     def interface(self, typeid: str) -> Interface:
-        raise self._lacks("tell its types", "they are what its program registers")
+        if self.is_asked_for:
+            raise self._lacks("tell its types", "they are what its program registers")
+        raise AccessDenied(
+            f"a value holds a proxy that leads to {self.address}, and what a multiprocessing server answers is "
+            f'unpickled, which runs code here: connect("{self.address}") if that may be, and read the value again'
+        )
 
     def _lacks(self, what: str, instead: str) -> RegistryError:
         return RegistryError(
@@ -584,6 +610,9 @@ def home_of(address: str) -> Home:
     with _links_lock:
         home = _homes.get(address)
         if home is None or (home._link is not None and home._link.closed):
+            if len(_homes) >= MOST_HOMES:  # a server may name as many as it likes; proxies keep their own
+                for each in [each for each, known in _homes.items() if known._link is None]:
+                    del _homes[each]
             make = StockHome if address.startswith(STOCK) else Home
             home = _homes[address] = make(address, None, None, 30.0, (), "")
             home.is_revived = True

@@ -67,9 +67,11 @@ def rebuild(name: str, args: list[Any], traceback: str, notes: list[str]) -> Bas
     elif name in _CLASSES:
         try:
             error = _CLASSES[name](*args)
+            str(error)  # which is made of the arguments, and must not fail where somebody only wants to log it
         except Exception as misfit:  # such as that of UnicodeDecodeError, of any arguments but its own
             if not is_misfit(misfit):
                 raise
+            error = None
     if not isinstance(error, BaseException):
         message = args[0] if len(args) == 1 and type(args[0]) is str else ", ".join(map(repr, args))
         error = RemoteError("", name, message, traceback)

@@ -121,21 +121,20 @@ class StockConnection:
             elif self._answered is not None:
                 session.received(self._answered)
             self._waiting = self._answered = self._shape = None
+        name: str | None = None
         try:
             ident, name, args, kwds = _messages.load(request)
         except BadMessage:
             raise
         except RegistryError as error:
             self._fail(error)
-            name = ""
         except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001 - a pickle runs code of its writer
             self._say("#TRACEBACK", traceback.format_exc())
-            name = ""
         if self._serving:
-            if name:
+            if name is not None:
                 self._call(ident, name, args, kwds)
             return
-        if name:
+        if name is not None:
             self._command(name, args, kwds)
         if not self._serving:
             self._end()

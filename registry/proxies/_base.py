@@ -37,6 +37,7 @@ class Home(Protocol):
     address: str
     timeout: float
     cache: Cache
+    is_revived: bool
 
     def link(self) -> Link: ...
     def interface(self, typeid: str) -> Interface: ...
@@ -192,10 +193,15 @@ class Remote:
             value = link.result(frame, self._incoming, self, method)
             return value if plain else self._frozen(value, method, args)
         body = frame.body[WORD.size :]
-        value = _codec.decode(body, incoming=self._incoming)
+        try:
+            value = _codec.decode(body, incoming=self._incoming)
+        except _codec.CodecError as error:
+            raise link.unreadable(error) from error
         snapshot = self._frozen(value, method, args)
         if shelf is not None and words is not None and frame.generation == words.generation:  # else of other words
             at, word = WORD.unpack_from(frame.body)
+            if view is None or at >= len(view):
+                raise link.unreadable(IndexError(f"there is no word {at}"))
             if place is not None and is_sealed(snapshot):
                 kind = None if place is method else type(key)
                 cache.put(shelf, place, (kind, snapshot, view, at, word, words, len(body)), is_item)
@@ -299,6 +305,8 @@ class Remote:
                 raise NotShareable(f"a {leaf.kind}", reason) from error
         if kind is Handle:
             return self.home.revive(leaf)
+        if kind is tuple:
+            raise _codec.CodecError("state of an engine is for that engine alone")
         return leaf
 
     def _incoming_row(self, encodings: list[Any]) -> list[Any]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+ATTEMPTS = 1000  # of a comparison, before a server is told that changes what is there each time
+
+
 class Container(Proxy):
     """Compare by content; have no hash, as containers have none."""
 
@@ -97,13 +100,18 @@ class MappingShape(Container):
     def compare_and_set(self, key: object, expected: object, value: object) -> bool:
         """Set `key` if its value equals `expected`; one call where the two are spelled alike."""
         version = 0
-        while True:
+        for _ in range(ATTEMPTS):
             answer = self._call("compare_and_set", key, expected, value, version)
             if isinstance(answer, bool):
                 return answer
             version, present = answer
             if present != expected:
                 return False
+        remote = self._remote
+        raise RegistryError(
+            f"{remote.title}.compare_and_set() on server {remote.home.link().label}: it changes its mind about what is "
+            f"there, {ATTEMPTS} times by now; nothing was set"
+        )
 
     def edit(self, key: object) -> Edit:
         """Change the value of `key` in place: ``with d.edit(key) as v``."""
