@@ -666,6 +666,8 @@ def _dial(
             raise ServerNotFound(address.name, _absence(address, None)) from None
         raise
     try:
+        if address.path is not None and address.name is None:
+            _addresses.check_socket(address.path)
         return dial(address, key, deadline, tls)
     except PermissionError as error:
         if isinstance(error, AccessDenied):

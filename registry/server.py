@@ -184,6 +184,8 @@ class ManagerServer:
         if self._listener is not None:
             return
         since = time.time()
+        if self._address.path is not None and self._address.name is None:
+            _addresses.check_socket(self._address.path, listening=True)
         if self._tls_files is not None:
             self._tls = Renewed(self._tls_files, self._address.label)
         if self._address.host is not None:

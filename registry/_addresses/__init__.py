@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from registry._addresses._certificates import TlsFiles, check_file, environment_tls, given_tls, served_tls
 from registry._addresses._epoch import EpochFile
+from registry._addresses._files import check_socket
 from registry._addresses._groups import admit, closed_to, exclude, gid_of, give
 from registry._addresses._keys import find_authkey, load_key, read_authkey
 from registry._addresses._lock import ServerLock
@@ -38,6 +39,7 @@ __all__ = [
     "TlsFiles",
     "admit",
     "check_file",
+    "check_socket",
     "closed_to",
     "environment_tls",
     "exclude",

@@ -75,6 +75,46 @@ def check_parent(path: str) -> None:
         raise AccessDenied(f"{path} can be written by others (mode {status.st_mode & 0o777:o}): chmod go-w {path}")
 
 
+def check_socket(path: str, *, listening: bool = False) -> None:
+    """Refuse the path of a socket in whose place another user could put one of theirs.
+
+    Args:
+        path: Of the socket, which need not be there.
+        listening: For the server: its directory must then be this account's, or the system's.
+
+    Raises:
+        AccessDenied: It leads through a symbolic link, or a directory on the way can be written by others.
+    """
+    if sys.platform == "win32":
+        return
+    directory, name = os.path.split(path)
+    real = os.path.realpath(directory)
+    if real != directory or os.path.islink(path):
+        ends = os.path.join(real, name) if real != directory else os.path.realpath(path)
+        raise AccessDenied(
+            f"the socket {path} lies behind a symbolic link, which could lead anywhere tomorrow: write unix://{ends}"
+        )
+    cure = 'use a directory of your own (chmod 700), or a name, such as connect("scrapers")'
+    try:
+        status = os.stat(directory)
+    except FileNotFoundError:
+        return  # then there is no socket either
+    if status.st_mode & 0o022:
+        raise AccessDenied(
+            f"the directory of the socket {path} can be written by others (mode {status.st_mode & 0o1777:o}), who "
+            f"could put a socket of theirs in its place: {cure}"
+        )
+    if listening and status.st_uid not in (0, os.geteuid()):
+        raise AccessDenied(f"the directory of the socket {path} belongs to uid {status.st_uid}: {cure}")
+    while directory != os.path.dirname(directory):
+        directory = os.path.dirname(directory)
+        mode = os.stat(directory).st_mode
+        if mode & 0o022 and not mode & stat.S_ISVTX:  # where it is set, nobody can move what is another's
+            raise AccessDenied(
+                f"{directory}, above the socket {path}, can be written by others (mode {mode & 0o1777:o}): {cure}"
+            )
+
+
 @contextlib.contextmanager
 def about(path: str) -> Iterator[None]:
     """Name a file in the errors about it, where the system knows it by number only."""

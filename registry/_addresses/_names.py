@@ -125,6 +125,8 @@ def _is_name(text: str) -> bool:
 
 def _parse_name(name: str) -> Address:
     if not _is_name(name):
+        if name.startswith("\0"):
+            return _parse_path(name, "unix", name)
         if name.startswith("/"):
             raise ValueError(_say(name, "is a path", f"write unix://{name}"))
         host, colon, port = name.rpartition(":")
@@ -137,6 +139,9 @@ def _parse_name(name: str) -> Address:
 
 
 def _parse_path(address: str, kind: str, path: str) -> Address:
+    if path.startswith(("\0", "@")):
+        what = "is an abstract socket, which any user of this host can listen at first"
+        raise ValueError(_say(address, what, f"write {kind}:///path/of/the/socket, in a directory of your own"))
     if not path.startswith("/"):
         raise ValueError(_say(address, "has no absolute path", f"write {kind}:///path/of/the/socket"))
     if path.endswith("/") or "\0" in path:
