@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks import (
     bulk,
     clients,
+    codec,
     connecting,
     import_time,
     logs,
@@ -36,6 +37,7 @@ SUBJECTS = {
     "round-trips": round_trips.measure,
     "clients": clients.measure,
     "bulk": bulk.measure,
+    "codec": codec.measure,
     "connecting": connecting.measure,
     "network": network.measure,
     "sizes": sizes.measure,

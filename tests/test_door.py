@@ -105,9 +105,10 @@ def test_a_weak_key_is_refused_where_other_hosts_can_connect(key: bytes) -> None
     assert server._listener is None
 
 
-def test_a_weak_key_is_said_on_this_host(caplog: pytest.LogCaptureFixture, home: Any) -> None:
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "here"])
+def test_a_weak_key_is_said_on_this_host(address: str, caplog: pytest.LogCaptureFixture, home: Any) -> None:
     """It works, since people try things out with such keys."""
-    with caplog.at_level(logging.WARNING, "registry"), ManagerServer("tcp://127.0.0.1:0", b"secret") as server:
+    with caplog.at_level(logging.WARNING, "registry"), ManagerServer(address, b"secret") as server:
         with connect(server.url, b"secret") as shared:
             assert shared.counter("c").incr() == 1
     assert any(
