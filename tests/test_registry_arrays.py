@@ -164,3 +164,22 @@ def test_a_reader_without_the_package_is_told(monkeypatch: pytest.MonkeyPatch) -
         NotShareable, match="a value of the declared type 'numpy.ndarray' cannot be shared: this process"
     ):
         _codec.decode_carried(Carried(data))
+
+
+def test_a_table_that_lies_about_itself_is_refused() -> None:
+    """Wherever a number in its bytes is another one: what is read is whole, or it is no value."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"number": list(range(20)), "text": ["some text"] * 20})
+    data = bytes(_codec.carry(table).data)
+    counted = {"read": 0, "refused": 0}
+    for place in range(0, len(data) - 4, 4):
+        try:
+            read = _codec.decode_carried(Carried(data[:place] + b"\xff\xff\xff\x7f" + data[place + 4 :]))
+        except (_codec.CodecError, NotShareable):
+            counted["refused"] += 1
+        else:
+            counted["read"] += 1
+            if isinstance(read, pa.Table):
+                read.validate(full=True)
+                read.to_pylist()
+    assert min(counted.values()) > 20

@@ -60,7 +60,13 @@ def _table_out(table: Any) -> memoryview:
 def _table_in(memory: Any) -> Any:
     import pyarrow as pa
 
-    return pa.ipc.open_stream(pa.py_buffer(memory)).read_all()
+    try:
+        table = pa.ipc.open_stream(pa.py_buffer(memory)).read_all()
+        # Arrow believes what a stream says of itself, such as where a text begins: it would look outside of the memory.
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"it is no table: {error}") from error
+    return table
 
 
 def _frame_out(frame: Any) -> memoryview:
