@@ -17,10 +17,12 @@ from registry._attachments import Attachment, Identity
 from registry._auth import ClientHandshake, NotNative, NotStock, ServerHandshake, StockHandshake
 from registry._host import Host
 from registry._leaves import Carried
+from registry._link import Link
 from registry._log import _format
 from registry._log._secret import Secret
+from registry._transport import Greeting, attached
 from registry._wire import Kind, ProtocolError
-from registry.errors import AccessDenied, VersionMismatch
+from registry.errors import AccessDenied, RegistryError, ServerNotFound, VersionMismatch
 
 KEY = bytes(range(32))
 SECRET = Secret(KEY)
@@ -117,6 +119,37 @@ def handshake(data: bytes) -> None:
     assert not stock.done
 
 
+class Said:
+    """A stream on which everything has been said already."""
+
+    def receive(self, deadline: float | None, most: int = 0) -> bytes:
+        return b""
+
+
+def client(data: bytes) -> None:
+    """Read what a server with the key tells of itself, and its answers: they are understood, or errors of ours."""
+    try:
+        greeting = Greeting(data, "there")
+        for typeid in greeting.table:
+            greeting.table[typeid]
+    except ServerNotFound:
+        pass
+    reader = _wire.Reader()
+    reader.feed(data)
+    try:
+        answer = attached(Said(), reader, None, "there")  # type: ignore[arg-type]
+        assert not answer.lease or 0 < answer.lease < 1e10
+    except (ServerNotFound, ConnectionResetError):
+        pass
+    link = Link(lambda deadline, resume: 1 / 0, "there")
+    for kind in (Kind.REPLY, Kind.ERROR):
+        try:
+            link.result(_wire.Frame(kind, 1, 1, 0, 0, data), lambda leaf: None)
+        except Exception as error:  # noqa: BLE001 - whatever the server says that its object has raised
+            assert isinstance(error, RegistryError) or kind == Kind.ERROR
+            assert isinstance(str(error), str) and isinstance(repr(error), str)
+
+
 def codec(data: bytes) -> None:
     """Read a value: what is read can be written, and is then read as the same bytes."""
 
@@ -181,6 +214,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames,
     "host": host,
     "handshake": handshake,
+    "client": client,
     "codec": codec,
     "log": log,
 }
