@@ -21,8 +21,9 @@ from test_log import Written, offsets, only_segment, read, written
 from registry import ManagerClient, ManagerServer, _image, _peers, cli
 from registry._events import SessionEnded
 from registry._leaves import OpaqueValue
-from registry._log import _backup, _format, _pickles, _recovery
+from registry._log import _backup, _check, _dump, _format, _pickles, _recovery
 from registry._log._files import Directory
+from registry._log._glance import glance
 from registry._log._recovery import ForgedLog
 from registry._log._secret import Secret
 from registry.errors import RegistryError
@@ -115,6 +116,8 @@ def test_a_forged_record_is_refused(tmp_path: Path, forge: Callable[[bytes], byt
         lambda: read(tmp_path),
         lambda: _recovery.reach(Directory(tmp_path)),
         lambda: _backup.write(Directory(tmp_path), tmp_path / "backup.tar"),
+        lambda: _check.check(Directory(tmp_path), (0, 0), None),
+        lambda: list(_dump.events(Directory(tmp_path))),
     ):
         with pytest.raises(ForgedLog, match=text):
             refused()
@@ -163,6 +166,17 @@ def test_a_log_of_another_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ForgedLog, match="at byte 0 its head is sealed with another secret"):
         read(tmp_path / "ours")
     assert not (tmp_path / "ours" / "secret").exists()  # no other one is made
+
+
+def test_a_look_tells_of_files_from_elsewhere(tmp_path: Path) -> None:
+    """Heads alone are looked at by the doctor, and say enough."""
+    written(tmp_path / "ours", fold=True)
+    written(tmp_path / "theirs", fold=True)
+    assert glance(Directory(tmp_path / "ours")).failures == []
+    for path in (tmp_path / "theirs").glob("0*"):
+        shutil.copy(path, tmp_path / "ours")
+    failures = glance(Directory(tmp_path / "ours")).failures
+    assert len(failures) >= 2 and all("is sealed with another secret" in text for text in failures[:2])
 
 
 def test_a_flipped_bit_in_a_seal_is_damage(tmp_path: Path) -> None:
