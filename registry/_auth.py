@@ -57,6 +57,8 @@ from registry.errors import AccessDenied, VersionMismatch
 
 VERSION = 1
 
+ROLES = ("read", "write", "admin")  # that keys give; each may what those before it may, see `_rights`
+
 MESSAGE_LIMIT = 256  # multiprocessing's own, in both directions
 PROOF_LIMIT = 16 * 1024 * 1024  # the proof brings the table of typeids
 

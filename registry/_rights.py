@@ -22,11 +22,12 @@ from typing import Any
 
 import attrs
 
+from registry._auth import ROLES
 from registry._wire import DELETE, OPERATORS
 from registry.declarations import SharedObject
 from registry.errors import AccessDenied
 
-READ, WRITE, ADMIN = ROLES = ("read", "write", "admin")
+READ, WRITE, ADMIN = ROLES
 
 
 @attrs.frozen

@@ -23,7 +23,7 @@ import attrs
 
 from registry import _codec, _peers, _wire
 from registry._addresses import Address, TlsFiles
-from registry._auth import ClientHandshake, NotNative, NotStock, StockHandshake
+from registry._auth import ROLES, ClientHandshake, NotNative, NotStock, StockHandshake
 from registry._wire import Kind
 from registry.declarations import Interface
 from registry.errors import AccessDenied, NotShareable, RegistryError, ServerNotFound, VersionMismatch
@@ -122,6 +122,8 @@ class Greeting:
                 _field(fields, "name", str) or address
             )  # where the server's own is a path that is not ours to know
             self.role = _field(fields, "role", str, "admin")
+            if self.role not in ROLES:
+                raise ValueError(f"it tells of the role {self.role!r}")
             self.pid = _field(fields, "pid", int)
             self.since = _field(fields, "since", float)
             self.host = _field(fields, "host", str)

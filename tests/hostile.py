@@ -116,7 +116,7 @@ class Hostile:
                 self._converse(sock)
 
     def _converse(self, sock: socket.socket) -> None:
-        handshake = ServerHandshake(KEY)
+        handshake = ServerHandshake({"admin": KEY})
         sock.sendall(handshake.opening())
         while handshake.outcome is None:
             sock.sendall(handshake.receive(sock.recv(65536)))

@@ -124,7 +124,7 @@ def replay(strangers: list[Stranger]) -> None:
 def borrow_of_a_stock_server(strangers: list[Stranger]) -> None:
     """Have another server of the same key sign the challenge, as servers do for stock clients that have shown it."""
     for each in strangers:
-        other = ServerHandshake(KEY)
+        other = ServerHandshake({"admin": KEY})
         other.opening()
         asked = b"#CHALLENGE#" + each.challenge
         each.say(other.receive(struct.pack("!i", len(asked)) + asked)[4:])

@@ -85,7 +85,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         f"a greeting with {field}={value!r:.20}": (greet(**{field: value}), "greeting that cannot be read")
         for field, value in [
             ("pid", INF), ("pid", "x"), ("pid", None), ("since", INF), ("since", NAN), ("since", 1e300), ("since", "x"),
-            ("life", 1 << 33), ("life", "x"), ("epoch", INF), ("name", [[1]]), ("files", 3), ("realm", b"x"),
+            ("life", 1 << 33), ("life", "x"), ("epoch", INF), ("name", [[1]]), ("role", "owner"), ("files", 3),
+            ("realm", b"x"),
             ("types", None), ("types", []), ("types", {1: b""}), ("types", {"dict": 1}), ("types", {"dict": b"\xc1"}),
             ("types", {"dict": encode([])}), ("types", {"dict": encode({})}), ("log", {}),
             ("protocol", None),
