@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from registry import aio, errors, hookspecs, hosting, testing
     from registry._leaves import Grant
-    from registry._manager import manager_class
+    from registry._manager import Manager, manager_class
     from registry.client import ManagerClient, connect
     from registry.declarations import SharedObject, ValueType
     from registry.hookspecs import hookimpl
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Grant",
+    "Manager",
     "ManagerClient",
     "ManagerServer",
     "SharedObject",
@@ -42,6 +43,7 @@ __all__ = [
 # Where each name lives; None for a module of that name.
 _HOMES: dict[str, str | None] = {
     "Grant": "_leaves",
+    "Manager": "_manager",
     "ManagerClient": "client",
     "ManagerServer": "server",
     "SharedObject": "declarations",

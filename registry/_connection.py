@@ -191,6 +191,14 @@ class Connection(asyncio.Protocol):
         """The socket, as far as the loop shows it."""
         return self._transport.get_extra_info("socket")
 
+    def hand_over(self) -> socket.socket:
+        """Give the socket to a thread that reads and writes it from now on, and let go of it here."""
+        sock = socket.socket(fileno=os.dup(self.fileno()))
+        self._transport.pause_reading()
+        self._transport.abort()
+        sock.setblocking(True)
+        return sock
+
     def drain(self) -> None:
         """Take everything that the peer has sent before it ended, from our own buffer and from the kernel's.
 

@@ -51,6 +51,9 @@ def cut(buffer: bytearray, limit: int = LARGEST) -> bytes | None:
 
 def frame(message: bytes) -> bytes:
     """Put the length in front of a message."""
-    if len(message) > 0x7FFFFFFF:
-        return _SHORT.pack(-1) + _LONG.pack(len(message)) + message
-    return _SHORT.pack(len(message)) + message
+    return head(len(message)) + message
+
+
+def head(length: int) -> bytes:
+    """Return what stands in front of a message of a length."""
+    return _SHORT.pack(-1) + _LONG.pack(length) if length > 0x7FFFFFFF else _SHORT.pack(length)

@@ -13,27 +13,67 @@ type.
 
 from __future__ import annotations
 
+import asyncio
 import copyreg
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from multiprocessing import ProcessError, connection, util
 from multiprocessing.managers import (  # type: ignore[attr-defined]
     BaseManager,
     BaseProxy,
     ConditionProxy,
     State,
+    SyncManager,
     dispatch,
 )
-from typing import Any, Final
+from multiprocessing.process import parent_process
+from typing import TYPE_CHECKING, Any, Final
 
 from registry import _addresses, _plugins
 from registry._plugins import Plugins
-from registry.declarations import Interface
+from registry._private import Door, Row, Table
+from registry._rights import ADMIN
+from registry.declarations import Interface, SharedObject
 from registry.errors import PluginError
 from registry.server import ManagerServer
 
-__all__ = ["manager_class"]
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+__all__ = ["Manager", "manager_class"]
+
+
+def Manager(ctx: BaseContext | None = None) -> SyncManager:
+    """Start a server for this program and the processes that it starts, as `multiprocessing.Manager` does.
+
+    Types, methods, values and errors are those of `multiprocessing`. What a process has of it, references and locks,
+    goes with that process, however it ends; and the server goes with the process that has called this.
+
+    Args:
+        ctx: A context of `multiprocessing`, for those who would call its ``Manager()``; None is the default one.
+
+    Returns:
+        A started `multiprocessing.managers.SyncManager`. It is stopped by ``shutdown()``, at the end of a ``with``
+        block, and when nobody refers to it any more.
+
+    >>> from registry import Manager
+    >>> with Manager() as manager:
+    ...     prices = manager.dict(BTC=97_000)
+    ...     prices.copy()
+    {'BTC': 97000}
+    """
+    manager: SyncManager = _sync_manager()(ctx=ctx)
+    manager.start()
+    return manager
+
+
+@cache
+def _sync_manager() -> Any:
+    return manager_class("registry_multiprocessing")
 
 
 def manager_class(*plugins: object) -> type[BaseManager]:
@@ -68,6 +108,9 @@ def _class_of(plugins: Plugins) -> type[BaseManager]:
         "_plugins": plugins,
         "_registry": {},
     }
+    private = [each for each in plugins.declarations.values() if each.proxy is not None]
+    if private:
+        return _private_class_of(namespace, private)
     for typeid, declaration in plugins.declarations.items():
         proxytype = proxy_type(declaration.interface)
         namespace["_registry"][typeid] = (  # type: ignore[index]
@@ -75,6 +118,17 @@ def _class_of(plugins: Plugins) -> type[BaseManager]:
         )  # fmt: skip
         namespace[typeid] = _maker(declaration.interface, proxytype)
     made: Any = _ManagerType("RegistryManager", (_Manager,), namespace)
+    return made  # type: ignore[no-any-return]
+
+
+def _private_class_of(namespace: dict[str, object], declarations: list[SharedObject[Any]]) -> type[BaseManager]:
+    """Make a class whose objects are those of a private server."""
+    made: Any = _ManagerType("RegistrySyncManager", (_PrivateManager,), namespace)
+    returned = {typeid for each in declarations for typeid in getattr(each.proxy, "_method_to_typeid_", {}).values()}
+    for each in declarations:
+        # What other objects return is made by them alone.
+        factory = None if each.typeid in returned else each.factory
+        made.register(each.typeid, factory, each.proxy, create_method=each.typeid not in returned)
     return made  # type: ignore[no-any-return]
 
 
@@ -234,7 +288,12 @@ class _Manager(BaseManager):
     def get_server(self) -> Any:
         """Return a server in this process, which listens already: ``address``, ``serve_forever()``."""
         self._check_initial()
-        return _serve_at(type(self)._plugins, self._address, self._authkey)
+        return self._open_server(self._registry, self._address, self._authkey)
+
+    @classmethod
+    def _open_server(cls, rows: Any, address: Any, authkey: bytes) -> _Server:
+        """Return a server that listens."""
+        return _open(_Server, address, authkey, cls._plugins)
 
     def start(self, initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()) -> None:
         """Start a server process, in the way of the context, and connect to it.
@@ -260,7 +319,7 @@ class _Manager(BaseManager):
         reader, writer = connection.Pipe(duplex=False)
         self._process = context.Process(
             target=_run,
-            args=(type(self), self._address, self._authkey, writer, initializer, tuple(initargs)),
+            args=(type(self), self._rows, self._address, self._authkey, writer, initializer, tuple(initargs)),
         )
         number = ":".join(map(str, self._process._identity))
         self._process.name = f"{type(self).__name__}-{number}"
@@ -303,6 +362,9 @@ class _Manager(BaseManager):
             )
         super().register(typeid, None, proxytype, exposed, method_to_typeid, create_method)
 
+    # What goes to the server's process beside the class.
+    _rows: Any = None
+
     def _check_initial(self) -> None:
         if self._state.value == State.STARTED:
             raise ProcessError("Already started server")
@@ -313,21 +375,118 @@ class _Manager(BaseManager):
 class _Server(ManagerServer):
     """A server as `BaseManager.get_server` returns it."""
 
+    ends_with_parent = False  # whether it is the process of a manager that ends it
+
     def serve_forever(self) -> None:
         """Serve until it is shut down. Blocks."""
-        self.run()
+        try:
+            self.run()
+        finally:
+            if self._directory is not None:
+                shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _serve_at(plugins: Plugins, address: Any, authkey: bytes) -> _Server:
+class _PrivateServer(_Server):
+    """A server of one program, whose objects are plain Python objects; see `registry._private`."""
+
+    _private = True
+
+    def __init__(self, *args: Any, rows: Mapping[str, Row], **kwds: Any) -> None:
+        super().__init__(*args, **kwds)
+        self._rows = rows
+
+    def _begin(self, place: Any, since: float) -> tuple[int, bytes]:
+        """Begin an epoch that nobody will ask for."""
+        return 0, os.urandom(16)
+
+    def _open_threads(self) -> Door:
+        self._door = Door(self, Table(self._rows, self.address, self.keys[ADMIN]))
+        return self._door
+
+    def _open_stock(self) -> Door:
+        return self._door
+
+    def call_on_loop(self, function: Callable[[], object]) -> None:
+        """Call something on the loop's thread."""
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(function)
+            except RuntimeError:
+                pass  # the loop has closed, and with it everything that this is about
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        ends = [self._door.watch.begin(loop), self._end_with(parent_process(), loop)]
+        try:
+            await super()._serve(loop)
+        finally:
+            for end in ends:
+                end()
+
+    def _end_with(self, parent: Any, loop: asyncio.AbstractEventLoop) -> Callable[[], object]:
+        """Stop when the process that has started this one ends, however that is; return what ends the watch."""
+        if parent is None or not self.ends_with_parent:
+            return lambda: None
+        pidfd = _pidfd_of(parent)
+        # Else a pipe, whose other end children of that process may hold, too.
+        number = pidfd if pidfd is not None else parent.sentinel
+
+        def ended() -> None:
+            loop.remove_reader(number)
+            self._begin_stop()
+
+        def end() -> None:
+            loop.remove_reader(number)
+            if pidfd is not None:
+                os.close(pidfd)
+
+        loop.add_reader(number, ended)
+        return end
+
+
+def _pidfd_of(parent: Any) -> int | None:
+    if not hasattr(os, "pidfd_open") or not parent.is_alive():
+        return None
+    try:
+        return os.pidfd_open(parent.pid)
+    except OSError:
+        return None
+
+
+class _PrivateManager(_Manager, SyncManager):
+    """A manager whose server is private, as `multiprocessing.managers.SyncManager`."""
+
+    @classmethod
+    def register(cls, *args: Any, **kwds: Any) -> None:
+        """Add a type to this class, as `BaseManager.register` does."""
+        super(_Manager, cls).register(*args, **kwds)
+
+    @property
+    def _rows(self) -> Any:
+        # Programs register types of their own there.
+        theirs: dict[str, Any] = getattr(SyncManager, "_registry", {})
+        return {**theirs, **self._registry}
+
+    def get_server(self) -> Any:
+        """Return a server in this process, which listens already: ``address``, ``serve_forever()``."""
+        self._check_initial()
+        return self._open_server(self._rows, self._address, self._authkey)
+
+    @classmethod
+    def _open_server(cls, rows: Any, address: Any, authkey: bytes) -> _Server:
+        return _open(_PrivateServer, address, authkey, _plugins.load(only=()), rows=rows)
+
+
+def _open(cls: type[_Server], address: Any, authkey: bytes, plugins: Plugins, **more: Any) -> _Server:
     """Return a server that listens at an address of `multiprocessing`."""
     directory = None
     if address is None:
-        address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
-        # Nobody looks for it by its address, and the directory goes with this process.
-        directory = os.path.dirname(address)
+        # Nobody looks for it by its address; what is in the directory goes with the server, and all with this program.
+        directory = tempfile.mkdtemp(prefix="manager-", dir=util.get_temp_dir())
+        address = os.path.join(directory, "socket")
     if isinstance(address, str):
         address = f"unix://{os.path.abspath(address)}"
-    server = _Server(address, bytes(authkey), plugins=plugins)
+    server = cls(address, bytes(authkey), plugins=plugins, **more)
     server._directory = directory
     server.open()
     return server
@@ -335,6 +494,7 @@ def _serve_at(plugins: Plugins, address: Any, authkey: bytes) -> _Server:
 
 def _run(
     cls: type[_Manager],
+    rows: Any,
     address: Any,
     authkey: bytes,
     writer: Any,
@@ -347,12 +507,13 @@ def _run(
     if initializer is not None:
         initializer(*initargs)
     try:
-        server = _serve_at(cls._plugins, address, authkey)
+        server = cls._open_server(rows, address, authkey)
     except Exception as error:  # noqa: BLE001 - whatever stands in the way is for the process that waits to raise
         writer.send(error)
         return
     writer.send(server.address)
     writer.close()
+    server.ends_with_parent = True
     util.info("manager serving at %r", server.address)
     server.serve_forever()
 

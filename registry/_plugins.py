@@ -186,7 +186,8 @@ def load(only: Sequence[object] | None = None, extra: Sequence[object] = (), str
     for items in (only, extra):
         if isinstance(items, str):
             raise PluginError(items, f"plugins are given as a list, such as [{items!r}]")
-    installed = _installed()
+    # To look at all that is installed takes as long as to start a process.
+    installed = _installed() if only is None or only or extra else []
     candidates: list[_Candidate] = []
     if only is None:
         candidates += (candidate for candidate in installed if candidate.name not in _LEFT_OUT)

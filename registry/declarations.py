@@ -271,6 +271,9 @@ class SharedObject(Generic[T_co]):
         carried: parameters that the server keeps without decoding them, as ``"method.parameter"``.
         shape: client-side behaviour, one of `SHAPES`. None derives mapping, sequence or set from the ABC of
             the class.
+        proxy: for a private server alone, as `registry.Manager` starts one: what makes the proxies of
+            `multiprocessing` for this type, a subclass of its `BaseProxy` or its ``AutoProxy``. It tells what is
+            exposed. The type is threaded and ``per="call"``, and its values are passed as they are, unpickled.
         interface: the row for clients, with everything above derived.
 
     Raises:
@@ -296,6 +299,7 @@ class SharedObject(Generic[T_co]):
     keyed: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     carried: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     shape: Shape | None = attrs.field(default=None, kw_only=True)
+    proxy: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
     interface: Interface = attrs.field(init=False, repr=False, eq=False)
 
     def __init__(
@@ -311,6 +315,7 @@ class SharedObject(Generic[T_co]):
         keyed: Iterable[str] = (),
         carried: Iterable[str] = (),
         shape: Shape | None = None,
+        proxy: Callable[..., object] | None = None,
     ) -> None:
         _check_typeid(typeid)
         where = f"{typeid}."
@@ -321,6 +326,12 @@ class SharedObject(Generic[T_co]):
             raise DeclarationError(where + "threaded", "must be a bool", threaded)
         if shape is not None:
             _check_choice(where + "shape", shape, SHAPES)
+        if proxy is not None:
+            if not callable(proxy):
+                raise DeclarationError(where + "proxy", "must be a class of proxies of multiprocessing", proxy)
+            rule = "belongs to a type that is threaded, per='call', and says nothing else, since the proxy does"
+            if not threaded or per != "call" or readonly or waiting or exposed or keyed or carried or shape:
+                raise DeclarationError(where + "proxy", rule, proxy)
         # attrs makes this of the fields above; written out, the public constructor can take any iterable
         # of names and still be typed.
         self.__attrs_init__(
@@ -334,6 +345,7 @@ class SharedObject(Generic[T_co]):
             keyed=_names(where + "keyed", keyed),
             carried=_names(where + "carried", carried),
             shape=shape,
+            proxy=proxy,
         )
         object.__setattr__(self, "interface", _derive(self))
 
@@ -502,6 +514,9 @@ def _derive(record: SharedObject[object]) -> Interface:
     where = f"{record.typeid}."
     _refuse_primitives(where, record.factory)
     cls = _made_by(record.factory)
+    if record.proxy is not None:
+        doc = _doc(record.factory) or _doc(cls)
+        return Interface(typeid=record.typeid, per=record.per, threaded=True, doc=doc)
     is_class = cls is not None and isinstance(_bare(record.factory), type)
     if cls is not None and is_class:
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))

@@ -62,6 +62,9 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
     A mapping of plain values for `ManagerClient.statistics`, beside what the engine tells of every object. It is
     never part of the state.
 
+Objects of a type with a `proxy`, which a private server has (`registry.Manager`), run on threads and may block. They
+use `visit()` in the place of `call()`, and of the methods above only ``owner_ended(owner)``, on a thread of its own.
+
 An example that runs::
 
     class Gate:
@@ -81,10 +84,11 @@ An example that runs::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf, isnan
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -96,17 +100,21 @@ __all__ = [
     "Call",
     "Caller",
     "Carried",
+    "GivenUp",
     "Grant",
     "Handle",
     "Holder",
     "OpaqueValue",
     "Owner",
+    "Visit",
     "Waiter",
     "Waiters",
     "at",
     "call",
     "carry",
+    "referent",
     "touch",
+    "visit",
 ]
 
 
@@ -378,6 +386,109 @@ def call() -> Call:
             'to try a class without a server, open it on connect("memory://")'
         )
     return step
+
+
+class GivenUp(Exception):
+    """Raised inside a visit that nobody waits for any more; there is nobody who could be told of it."""
+
+
+class VisitLine(Protocol):
+    """Where visits come from; `ended` is whether their process has ended."""
+
+    @property
+    def ended(self) -> bool: ...
+    def watch(self, visit: Visit) -> None: ...
+    def unwatch(self, visit: Visit) -> None: ...
+
+
+class Visit:
+    """A call that a thread of a private server makes for a client.
+
+    Attributes:
+        owner: The calling thread of the process; ``owner.session`` is the number of that process.
+        caller: Who calls, for people.
+        given_up: Whether nobody waits for the reply any more: the process has ended, its thread was interrupted, or it
+            has closed its connection. What is held from then on is held by nobody.
+    """
+
+    __slots__ = ("_given_up", "_line", "_undo", "_wake", "caller", "owner")
+
+    def __init__(self, owner: Owner, caller: Caller, line: VisitLine) -> None:
+        self.owner = owner
+        self.caller = caller
+        self._line = line
+        self._given_up = False
+        self._wake: Callable[[], object] | None = None
+        self._undo: Callable[[], object] | None = None
+
+    @property
+    def given_up(self) -> bool:
+        return self._given_up or self._line.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether the calling process has ended."""
+        return self._line.ended
+
+    @property
+    def process(self) -> Owner:
+        """The calling process, as an owner that covers all its threads."""
+        return Owner(self.owner.session, 0)
+
+    @contextmanager
+    def waiting(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Have `wake` called once the visit is given up, which it may be already; for the time of a ``with`` block.
+
+        Args:
+            wake: Ends the wait in the block. It may be called on any thread, and after the wait has ended.
+        """
+        self._wake = wake
+        self._line.watch(self)
+        try:
+            if self.given_up:
+                wake()
+            yield
+        finally:
+            self._wake = None
+            self._line.unwatch(self)
+
+    def unless_delivered(self, undo: Callable[[], object]) -> None:
+        """Have `undo` called if the result of this visit does not reach its caller: the item goes to the front."""
+        self._undo = undo
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def _not_delivered(self) -> None:
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo()
+
+
+_visit: ContextVar[Visit | None] = ContextVar("registry.hosting.visit", default=None)
+
+
+def visit() -> Visit:
+    """Return the visit that this thread makes.
+
+    Raises:
+        RuntimeError: This thread makes none.
+    """
+    found = _visit.get()
+    if found is None:
+        raise RuntimeError("hosting.visit() works only where a private server calls an object, see registry.Manager")
+    return found
+
+
+def referent(proxy: Any) -> Any:
+    """Return the object of this private server that a proxy stands for; anything else as it is.
+
+    Whoever keeps the object keeps the proxy, too, which is the reference to it.
+    """
+    return getattr(getattr(proxy, "_callmethod", None), "referent", proxy)
 
 
 def carry(value: object) -> Carried:

@@ -44,7 +44,7 @@ from registry._sealed import SealedConnection
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
 from registry._tls import Renewed
-from registry.errors import AccessDenied
+from registry.errors import AccessDenied, PluginError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -126,6 +126,7 @@ class ManagerServer:
         self.plugins = (
             plugins if isinstance(plugins, _plugins.Plugins) else _plugins.load(extra=list(plugins or ())).required()
         )
+        self._refuse_private()
         self.trust = trust
         self.no_md5 = no_md5
         self.lease = lease
@@ -217,9 +218,9 @@ class ManagerServer:
             self._release()
             raise
         self._shelf = shelf = self._open_shelf()
-        threads = ThreadedObjects(self._post)
+        threads = self._open_threads()
         self.host = Host(
-            self.plugins.declarations,
+            {} if self._private else self.plugins.declarations,
             Identity(
                 address=self.url,
                 name=self._address.name or self.url,
@@ -257,7 +258,7 @@ class ManagerServer:
         )
         threads.host = self.host
         self._threads = threads
-        self.stock = StockSessions(self)
+        self.stock = self._open_stock()
         _servers.add(self)
         if recovered is not None:
             self._resume(recovered)
@@ -267,8 +268,8 @@ class ManagerServer:
         self.open()
         durability = self._durability
         try:
-            # On a thread of somebody's process the collector is not ours to tell.
-            with garbage_spared() if self._thread is None else nullcontext():
+            # On a thread of somebody's process the collector is not ours to tell, and plain objects may need it.
+            with garbage_spared() if self._thread is None and not self._private else nullcontext():
                 self._loop = loop = new_loop()
                 try:
                     loop.run_until_complete(self._serve(loop))
@@ -346,6 +347,20 @@ class ManagerServer:
         self.stop()
 
     # -- getting ready
+
+    _private = False  # whether it serves types with a `proxy`, see `_private`
+
+    def _refuse_private(self) -> None:
+        for typeid, declaration in self.plugins.declarations.items():
+            if declaration.proxy is not None and not self._private:
+                reason = f"its {typeid!r} is for one program and its children; registry.Manager() starts their server"
+                raise PluginError(self.plugins.origin(typeid).name, reason)
+
+    def _open_threads(self) -> Any:
+        return ThreadedObjects(self._post)
+
+    def _open_stock(self) -> Any:
+        return StockSessions(self)
 
     def _take_lock(self, place: Place) -> None:
         lock = _addresses.ServerLock(place.lock)

@@ -19,7 +19,7 @@ import registry
 
 PACKAGE = Path(registry.__file__).parent
 TESTS = Path(__file__).parent
-PLUGINS = ("registry_arrays", "registry_containers", "registry_queues", "registry_sync")
+PLUGINS = ("registry_arrays", "registry_containers", "registry_multiprocessing", "registry_queues", "registry_sync")
 
 # Rows 0 to 3 of the ladder: what the engine is made of. They do no I/O, read no clock, draw no random
 # number and start no thread, so that the same events always give the same state.

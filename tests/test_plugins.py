@@ -143,8 +143,9 @@ def test_our_own_come_first(install):
     assert [plugin.distribution for plugin in load().plugins] == ["shared-registry", "ape", "zebra"]
 
 
-def test_multiprocessing_is_left_out(install):
+def test_multiprocessing_is_left_out(install, monkeypatch):
     """Types with another meaning are loaded only where they are asked for."""
+    monkeypatch.delitem(sys.modules, "registry_multiprocessing", raising=False)  # the real one
     install("registry-multiprocessing", source("Namespace"))
     install("other", source("other"))
     assert set(load().declarations) == {"other"}

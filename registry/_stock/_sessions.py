@@ -135,7 +135,7 @@ class Session:
             k += 1
         place = (name, k)
         self._open.add(place)
-        return _owner(name, k), place
+        return owner_number(name, k), place
 
     def close(self, connection: StockConnection, place: tuple[str, int] | None) -> None:
         """A connection is gone. Nothing that it has brought is."""
@@ -275,7 +275,7 @@ class Session:
             connection.wire.end()
 
 
-def _owner(name: str, k: int) -> int:
+def owner_number(name: str, k: int) -> int:
     """Return the number of an owner. It is made of the name, so that another life of the server knows it again."""
     digest = hashlib.blake2b(f"{k} {name}".encode("utf-8", "surrogatepass"), digest_size=7).digest()
     return int.from_bytes(digest, "big") + 1  # 0 is the whole session
