@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context, managers
@@ -95,11 +94,11 @@ def rows(manager: Any) -> dict[str, Any]:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait until something is so that another process brings about."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
+    """Look again and again until something is so; each look is a round trip to the manager, so nobody spins."""
+    for _ in range(20_000):
+        if true():
+            return
+    raise AssertionError("it never came to be so")
 
 
 def run(method: str, target: Callable[..., object], *args: Any) -> None:
@@ -344,7 +343,7 @@ def test_a_semaphore_of_news_invents_none(manager: Any) -> None:
     news = manager.Semaphore(0)
     news.release()
     killed("fork", hold, news)
-    until(lambda: len(rows(manager)) == 1)
+    until(lambda: "references=1," in manager._debug_info())  # those of the child have gone
     assert news.acquire(False) is False
 
 
@@ -365,6 +364,50 @@ def tell(what: Any, told: Any) -> None:
     """Acquire something, and note that."""
     with what:
         told.append(True)
+
+
+def wait_at(news: Any, pipe: Any) -> None:
+    """Wait at a condition."""
+    with news:
+        pipe.send("about to")
+        news.wait()
+
+
+def test_a_notification_of_the_dead_goes_to_the_next(manager: Any) -> None:
+    """Who was notified and is killed before it could go on has somebody else go on in its place."""
+    news, heard = manager.Condition(), manager.list()
+
+    def wait() -> None:
+        with news:
+            heard.append(news.wait(30))
+
+    thread = threading.Thread(target=wait)
+
+    def notified() -> bool:
+        until(lambda: waiting(manager) == 1)
+        thread.start()
+        until(lambda: waiting(manager) == 2)
+        news.acquire()
+        news.notify()
+        return True
+
+    killed("fork", wait_at, news, when=notified)
+    until(lambda: waiting(manager) == 0)  # neither waits for news, and the lock is ours
+    news.release()
+    thread.join()
+    assert heard[:] == [True]
+
+
+def test_a_condition_may_have_a_lock_of_the_manager(manager: Any) -> None:
+    """It is the object that is locked, also for who uses the lock by itself, and a death frees it."""
+    for lock in (manager.Lock(), manager.RLock()):
+        news = manager.Condition(lock)
+        with news:
+            assert "<locked" in str(lock)
+            assert news.wait(0.001) is False
+        killed("fork", hold, news)
+        assert lock.acquire() is True
+        lock.release()
 
 
 def test_an_item_is_not_given_to_a_dead_waiter(manager: Any) -> None:

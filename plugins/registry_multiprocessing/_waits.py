@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
 
 from registry.hosting import GivenUp, visit
 
 __all__ = ["Waits"]
 
-_NOTIFIED: Final = "notified"
-
 
 class _Place:
     """A place in the line of a condition, in the place of the lock that `threading.Condition` puts there."""
 
-    __slots__ = ("_lock", "_outcome")
+    __slots__ = ("_lock", "_open", "_was_notified")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-        # How the wait ends, said once by whoever is first; `setdefault` of a dict is atomic.
-        self._outcome: dict[None, object] = {}
+        # Whoever takes this out ends the wait; `pop` of a dict is atomic.
+        self._open = {None: True}
+        self._was_notified = False
 
     def release(self) -> None:
         """End the wait, since it has been notified. `threading.Condition.notify` passes over a place that raises."""
-        if self._outcome.setdefault(None, _NOTIFIED) is not _NOTIFIED:
+        if not self._open.pop(None, False):
             raise RuntimeError("this wait has ended otherwise")
+        self._was_notified = True
         self._lock.release()
 
     def give_up(self) -> None:
         """End the wait, since nobody waits for its outcome."""
-        mine = object()
-        if self._outcome.setdefault(None, mine) is mine:
+        if self._open.pop(None, False):
             self._lock.release()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait, and tell whether it has been notified."""
-        if timeout is None:
-            self._lock.acquire()
-        else:
-            self._lock.acquire(timeout=max(0.0, timeout))
-        return self._outcome.setdefault(None, "late") is _NOTIFIED
+        if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            if self._open.pop(None, False):
+                return False
+            self._lock.acquire()  # which is about to be released
+        return self._was_notified
 
 
 class Waits(threading.Condition):
@@ -72,12 +70,25 @@ class Waits(threading.Condition):
             try:
                 self._acquire_restore(saved)  # type: ignore[attr-defined]
             finally:
-                try:
-                    self._waiters.remove(place)  # type: ignore[attr-defined]
-                except ValueError:
-                    pass  # it was notified
+                self._leave(place)
                 if notified and here.given_up:
-                    super().notify()
+                    self._pass_on()
         if here.given_up:
             raise GivenUp
         return notified
+
+    def _leave(self, place: _Place) -> None:
+        try:
+            self._waiters.remove(place)  # type: ignore[attr-defined]
+        except ValueError:
+            pass  # it was notified
+
+    def _pass_on(self) -> None:
+        """Notify the next, perhaps without the lock, which nobody has who could not have it back."""
+        for place in list(self._waiters):  # type: ignore[attr-defined]
+            try:
+                place.release()
+            except RuntimeError:
+                continue  # that wait has ended
+            self._leave(place)
+            return

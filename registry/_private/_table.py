@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pickle
 import queue
@@ -19,6 +20,8 @@ from registry import hosting
 from registry._leaves import Caller, Owner
 from registry._stock._sessions import owner_number
 from registry.hosting import Visit
+
+log = logging.getLogger("registry")
 
 #: What a typeid stands for, as `multiprocessing.managers.BaseManager` keeps it: what makes an object (None: it is
 #: given), what is exposed (None: all public methods), which methods return objects of which type, and what makes
@@ -206,7 +209,10 @@ class Table:
         for shared in list(self._objects.values()):
             ended = getattr(shared.instance, "owner_ended", None)
             if ended is not None:
-                ended(owner)
+                try:
+                    ended(owner)
+                except Exception:
+                    log.exception("%s does not free what %s held", shared.ident, session.caller)
         gone = []
         with self._lock:
             for ident in session.held:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
+from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
+from queue import Queue
 from typing import Any
 
 from typing_extensions import assert_type
@@ -110,6 +113,19 @@ def waiting() -> None:
     assert_type(shared.barrier("b", 3).wait(), int)
     shared.barrier("b").abort()
     assert_type(shared.latch("l", count=3).count_down(), int)
+
+
+def managers() -> None:
+    """The manager of a program is the one that `multiprocessing` has, whose types are known."""
+    with registry.Manager() as manager:
+        assert_type(manager, SyncManager)
+        assert_type(manager.list([1])[0], int)
+        assert_type(manager.dict(a=1).copy(), "dict[str, int]")
+        jobs: Queue[str] = manager.Queue()
+        jobs.put("one")
+        with manager.Lock():
+            manager.shutdown()
+    assert_type(registry.Manager(get_context("spawn")), SyncManager)
 
 
 def clients() -> None:
