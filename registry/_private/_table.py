@@ -9,7 +9,8 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 from multiprocessing import managers
@@ -147,7 +148,7 @@ class Table:
         _, names, makes, _ = self._rows[typeid]
         exposed = frozenset(_public(instance) if names is None else names) | frozenset(makes or ())
         shared = Shared(typeid, instance, exposed, makes or {}, str(session.caller))
-        with self._lock:
+        with self._held():
             if session is _NOBODY:
                 self._objects[shared.ident] = shared
             elif not session.ended:
@@ -173,8 +174,7 @@ class Table:
         Raises:
             Refused: There is no such object.
         """
-        self._sweep()
-        with self._lock:
+        with self._held():
             shared = self.find(ident)
             if not session.ended:
                 shared.counts[session.number] = shared.counts.get(session.number, 0) + 1
@@ -186,7 +186,7 @@ class Table:
         Raises:
             Refused: There is no such object, or the session has no proxy of it.
         """
-        with self._lock:
+        with self._held():
             shared = self.find(ident)
             count = shared.counts.get(session.number, 0)
             if count < 1:
@@ -198,7 +198,6 @@ class Table:
             session.held.discard(shared.ident)
             gone = self._forget(shared)
         del shared, gone  # what is in it goes now, outside of the lock
-        self._sweep()
 
     def end(self, session: Session) -> None:
         """Let go of everything that a session has, once its process has ended."""
@@ -214,28 +213,36 @@ class Table:
                 except Exception:
                     log.exception("%s does not free what %s held", shared.ident, session.caller)
         gone = []
-        with self._lock:
+        with self._held():
             for ident in session.held:
                 shared = self._objects[ident]
                 del shared.counts[session.number]
                 gone.append(self._forget(shared))
             session.held.clear()
         gone.clear()
-        self._sweep()
 
     def drop(self, ident: str) -> None:
         """Let go of a proxy inside of an object. May be called in the middle of anything."""
         self._dropped.put(ident)
         self._sweep()
 
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Have the lock. What others have dropped meanwhile, and could not forget, is forgotten after it."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._sweep()
+
     def _sweep(self) -> None:
-        """Forget the objects that were known by dropped proxies alone."""
+        """Forget the objects that were known by dropped proxies alone. Objects may do anything as they go."""
         if getattr(self._sweeping, "here", False):
             return  # what is forgotten further down has dropped more, which is seen there
         self._sweeping.here = True
         try:
             while not self._dropped.empty():
-                # Whoever has the lock may be this very thread; it sweeps when it is done.
+                # Whoever has the lock, and it may be this very thread, sweeps when it is done.
                 if not self._lock.acquire(blocking=False):
                     return
                 try:
@@ -264,7 +271,7 @@ class Table:
 
     def waits(self, ident: object, more: int) -> None:
         """Count the calls of an object that wait."""
-        with self._lock:
+        with self._held():
             shared = self._objects.get(ident) if isinstance(ident, str) else None
             if shared is not None:
                 shared.waiting += more
@@ -273,7 +280,6 @@ class Table:
 
     def __len__(self) -> int:
         """Return how many objects there are that processes refer to."""
-        self._sweep()
         return sum(1 for shared in list(self._objects.values()) if shared.counts)
 
     def describe(self) -> str:
@@ -286,7 +292,6 @@ class Table:
 
     def objects(self) -> list[list[object]]:
         """Return the rows of `Host.objects`; these are ephemeral."""
-        self._sweep()
         return [
             [shared.typeid, shared.ident.partition(":")[2], shared.maker, shared.made, True, shared.waiting]
             for shared in list(self._objects.values())
@@ -340,7 +345,7 @@ class Table:
 
     def _borrow(self, session: Session, shared: Shared) -> None:
         """Have a session refer to an object to its end: it was started with a proxy that it has not counted."""
-        with self._lock:
+        with self._held():
             if not session.ended and shared.ident in self._objects:
                 shared.counts[session.number] = inf
                 session.held.add(shared.ident)
@@ -371,7 +376,7 @@ class Table:
         Raises:
             Refused: There is no such object.
         """
-        with self._lock:
+        with self._held():
             shared = self.find(token.id)
             shared.inside += 1
         inside = _Inside(self, shared.ident)
