@@ -100,6 +100,38 @@ def test_a_bare_connect_never_reaches_the_real_server(
     run(pytester, *options, passed=3)
 
 
+EMPTIED = """
+import os
+from unittest import mock
+import pytest
+import registry
+
+held = registry.ManagerClient()
+
+@pytest.mark.parametrize("connect", [registry.connect, held.connect])
+def test_nobody_is_met(connect):
+    with mock.patch.dict(os.environ, {}, clear=True):
+        with pytest.raises(RuntimeError, match="this test has emptied its environment, where REGISTRY_HOME keeps it"):
+            connect()
+    with registry.connect() as shared:
+        assert shared.dict("precious").copy() == {}
+
+def test_another_home_may_be_given(tmp_path):
+    kept = {"REGISTRY_HOME": os.environ["REGISTRY_HOME"]}
+    with mock.patch.dict(os.environ, kept, clear=True), registry.connect() as shared:
+        assert shared.dict("precious").copy() == {}
+"""
+
+
+def test_an_emptied_environment_leads_to_no_real_server(
+    pytester: pytest.Pytester, real: registry.ManagerClient
+) -> None:
+    """Whoever clears the environment of a test is told what that would have led to, and meets nobody."""
+    pytester.makeconftest('pytest_plugins = ["registry.testing.pytest_plugin"]')
+    pytester.makepyfile(EMPTIED)
+    run(pytester, passed=3)
+
+
 IN_LOOPS = """
 import asyncio
 import threading

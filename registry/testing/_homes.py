@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from registry import _addresses, client
+from registry._addresses import _names
 from registry.testing import _serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -26,8 +28,9 @@ _LEADING: Final = ("REGISTRY_ADDRESS", "REGISTRY_AUTHKEY_FILE", "REGISTRY_PLUGIN
 class Home:
     """A ``REGISTRY_HOME`` for as long as a block lasts, with an environment that names no server.
 
-    At the end the servers that were started on demand in it are stopped, and clients that modules hold forget that they
-    ever knew them, so that they look up again what their names mean.
+    Whoever takes ``REGISTRY_HOME`` out of the environment meanwhile finds no home, rather than that of the person who
+    runs the tests. At the end the servers that were started on demand in it are stopped, and clients that modules hold
+    forget that they ever knew them, so that they look up again what their names mean.
 
     Attributes:
         path: The directory.
@@ -36,12 +39,14 @@ class Home:
     def __init__(self) -> None:
         self.path = _serving.place()
         self._before: dict[str, str | None] = {}
+        self._find: Callable[[], str] = _names._home
 
     def __enter__(self) -> Self:
         self._before = {name: os.environ.get(name) for name in ("REGISTRY_HOME", *_LEADING)}
         for name in _LEADING:
             os.environ.pop(name, None)
         os.environ["REGISTRY_HOME"] = str(self.path)
+        self._find, _names._home = _names._home, self._found
         return self
 
     def __exit__(
@@ -55,12 +60,23 @@ class Home:
             for directory in self.path.iterdir():
                 _end(directory / "lock")
         finally:
+            _names._home = self._find
             for name, value in self._before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
             shutil.rmtree(self.path, ignore_errors=True)
+
+    def _found(self) -> str:
+        """Return the home that the environment names, and never the one that goes without saying."""
+        if not os.environ.get("REGISTRY_HOME"):
+            raise RuntimeError(
+                "this test has emptied its environment, where REGISTRY_HOME keeps it from the servers of this user: "
+                "leave that there, as in mock.patch.dict(os.environ, {'REGISTRY_HOME': os.environ['REGISTRY_HOME']}, "
+                "clear=True)"
+            )
+        return self._find()
 
 
 def _end(path: Path) -> None:
