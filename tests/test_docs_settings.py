@@ -130,14 +130,15 @@ def test_a_unit_has_its_parts(block: Block) -> None:
     assert found["Install"]["WantedBy"] == "multi-user.target"
 
 
-def test_the_settings_of_a_name_are_settings(toml: Any, tmp_path: Path) -> None:
-    """The file that stands beside a name is read as it is shown."""
-    (block,) = [block for path, block in of_language("toml") if path.name == "servers.md"]
+SETTINGS = [block for path, block in of_language("toml") if path.name == "servers.md"]
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=lambda block: str(block.line))
+def test_the_settings_of_a_name_are_settings(block: Block, toml: Any, tmp_path: Path) -> None:
+    """Each file that stands beside a name is read as it is shown."""
     file = tmp_path / "registry.toml"
     file.write_text("\n".join(block.lines), encoding="utf-8")
-    settings = _settings.read(file)
-    assert settings["lease"] == 60
-    assert [Path(each).name for each in settings["plugin"]] == ["cookies", "shared.py"]
+    assert _settings.read(file).keys() == toml.loads(file.read_text(encoding="utf-8")).keys()
 
 
 def test_the_distribution_of_a_plugin_has_its_entry_point(toml: Any) -> None:
