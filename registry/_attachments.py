@@ -100,7 +100,7 @@ class Attachment:
         process: Names that process across restarts of the server, where the kernel tells it, else empty.
         certificate: What the peer has shown over TLS and the server has verified, as `ssl.SSLSocket.getpeercert` tells
             it, with ``subject`` and ``subjectAltName``; None without.
-        role: What its peer may do, see `_rights`.
+        role: What its peer may do, see `_rights`; empty for one that may not even begin a session.
         outbox: Frames to send, whole or in pieces, in order; the shell empties it.
         sees_files: Whether it sees the server's directory of large values.
         client: The session it belongs to, once it has said so.

@@ -263,7 +263,8 @@ class Connection(asyncio.Protocol):
         self._handshake = None
         server.door.leave(self)
         if handshake.outcome == "native":
-            self._transport.write(handshake.accept(server.host.greet(handshake.role, self._domain)))
+            role = server.role_of(handshake.role, self.certificate)
+            self._transport.write(handshake.accept(server.host.greet(role, self._domain)))
             peer = self._peer
             self._attachment = Attachment(
                 self._domain,
@@ -273,7 +274,7 @@ class Connection(asyncio.Protocol):
                 leased=self._pidfd is None,
                 process=peer.process if self._pidfd is not None else "",
                 certificate=self.certificate,
-                role=handshake.role,
+                role=role,
             )
             self._attachment.sink = self
             if handshake.leftover:

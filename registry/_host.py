@@ -228,6 +228,9 @@ class Host(Leases):
             raise ProtocolError(f"an attach that cannot be read: {error}") from error
         if len(hello.key) != 16:
             raise ProtocolError("a session's key has 16 bytes")
+        if not attachment.role:
+            self._answer_attach(attachment, frame.generation, False, denied=_rights.NO_ROLE)
+            return
         client = self.clients.get(hello.key)
         resumed = hello.resumes or client is not None
         if hello.resumes:

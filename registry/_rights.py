@@ -150,6 +150,32 @@ def not_made(title: str) -> str:
 
 # Certificates
 
+NO_ROLE = (
+    "the certificate that this process has shown has none of the names that have a role on the server; show another "
+    "one, or have the operator give the name a role (registry serve --certificate NAME=ROLE)"
+)
+
+
+def checked(named: Mapping[str, str], are_asked_for: bool) -> dict[str, str]:
+    """Return roles by the names in certificates.
+
+    Args:
+        named: As an operator has given them.
+        are_asked_for: Whether the server asks its clients for certificates, and verifies them.
+
+    Raises:
+        ValueError: There is no such role, a name is of no kind, or nobody shows a certificate.
+    """
+    for name, role in named.items():
+        kind, colon, value = name.partition(":")
+        if not (kind and colon and value):
+            raise ValueError(f"certificates has names with their kind, such as 'CN:dashboard', not {name!r}")
+        if role not in ROLES:
+            raise ValueError(f"certificates gives the roles {', '.join(map(repr, ROLES))}, not {role!r}")
+    if named and not are_asked_for:
+        raise ValueError("certificates has roles by names, and no client is asked for one: give a 'ca' of tls")
+    return dict(named)
+
 
 def of_certificate(certificate: Mapping[str, Any], named: Mapping[str, str]) -> str | None:
     """Return the role that the certificate of a peer gives, None where it has no name that is known here.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from registry import __version__, _addresses, _peers, _plugins, _shelf, _words
+from registry import __version__, _addresses, _peers, _plugins, _rights, _shelf, _words
 from registry._addresses import Place
 from registry._attachments import Client, Identity
 from registry._connection import Connection
@@ -80,6 +80,8 @@ class ManagerServer:
         insecure_network: Allow an address that other hosts can reach, without encryption.
         tls: For ``tls://``, files in PEM: ``"cert"`` and ``"key"`` are what clients are shown; with ``"ca"`` they must
             show a certificate that one of these has signed. They are read again when they change.
+        certificates: Roles by the names in clients' certificates, such as ``{"CN:dashboard": "read"}``, with a
+            ``"ca"`` of `tls`. A client has the lesser of this role and that of its key; without any of the names, none.
 
     Raises:
         AccessDenied: The address can be reached from other hosts, and nothing allows that; two roles have one key; when
@@ -103,6 +105,7 @@ class ManagerServer:
         lease: float = 30.0,
         insecure_network: bool = False,
         tls: Mapping[str, str | os.PathLike[str]] | None = None,
+        certificates: Mapping[str, str] | None = None,
     ) -> None:
         self._address = _addresses.parse(address)
         if self._address.kind not in ("unix", "tcp", "tls"):
@@ -110,6 +113,7 @@ class ManagerServer:
                 f"a server listens at a name, unix:///path, tcp://host:port or tls://host:port, not at {self._address}"
             )
         self._tls_files = _addresses.served_tls(tls, self._address)
+        self._certificates = _rights.checked(certificates or {}, bool(tls and "ca" in tls))
         if log not in ("memory", "process", "disk"):
             raise ValueError(f"log must be 'memory', 'process' or 'disk', not {log!r}")
         if trust not in ("uid", "key"):
@@ -556,6 +560,13 @@ class ManagerServer:
     def _connection(self) -> Connection:
         """Return what serves a peer that has just connected."""
         return Connection(self) if self._tls is None else SealedConnection(self, self._tls.current())
+
+    def role_of(self, role: str, certificate: Mapping[str, Any] | None) -> str:
+        """Return what a peer may do: the lesser of what its key and its certificate give; empty for nothing."""
+        if not self._certificates:
+            return role
+        given = _rights.of_certificate(certificate or {}, self._certificates)
+        return _rights.lesser(role, given) if given is not None else ""
 
     def _begin_stop(self) -> None:
         if self._stop is not None:

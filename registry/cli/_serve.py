@@ -48,6 +48,13 @@ _TLS = ("cert", "key", "ca")
     help="Let in whoever has the key in this file, as read or write. May be given again.",
 )
 @click.option(
+    "--certificate",
+    "certificates",
+    metavar="NAME=ROLE",
+    multiple=True,
+    help="With --tls-ca: what who shows a certificate of this name may, such as CN:dashboard=read. May be given again.",
+)
+@click.option(
     "--log",
     type=click.Choice(["memory", "process", "disk"]),
     help="Where events are kept; memory keeps none. [default: memory]",
@@ -218,6 +225,7 @@ def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> Manager
             no_md5=settings["no-md5"],
             lease=settings["lease"],
             insecure_network=settings["insecure-network"],
+            certificates=settings["certificates"],
             tls={name: settings[f"tls-{name}"] for name in _TLS if settings[f"tls-{name}"]} or None,
         )
         if settings["group"] is not None:
@@ -287,6 +295,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "log": options["log"],
         "state": options["state"] and os.path.abspath(options["state"]),
         "roles": _roles(options["roles"]),
+        "certificates": _names(options["certificates"]),
         "trust": options["trust"],
         "no-md5": options["no_md5"] or None,
         "group": options["group"],
@@ -304,6 +313,7 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         "log": "memory",
         "state": None,
         "roles": {},
+        "certificates": {},
         "trust": "uid",
         "no-md5": False,
         "group": None,
@@ -329,6 +339,17 @@ def _roles(words: Sequence[str]) -> dict[str, str] | None:
     return found or None
 
 
+def _names(words: Sequence[str]) -> dict[str, str] | None:
+    """Return the roles that are given on the command line by the names in certificates, None without any."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, role = word.rpartition("=")  # an address in a certificate may have one, too
+        if not (name and equals and role):
+            raise click.UsageError(f"--certificate takes NAME=ROLE, such as CN:dashboard=read, not {word!r}")
+        found[name] = role
+    return found or None
+
+
 def _command_line(settings: dict[str, Any]) -> list[str]:
     """Return the options that start such a server again, from whatever directory."""
     line = _plugin_options(settings)
@@ -336,6 +357,7 @@ def _command_line(settings: dict[str, Any]) -> list[str]:
         if settings[name] is not None:
             line.append(f"--{name}={settings[name]}")
     line += [f"--role={role}={file}" for role, file in settings["roles"].items()]
+    line += [f"--certificate={name}={role}" for name, role in settings["certificates"].items()]
     return line + [f"--{name}" for name in ("no-md5", "insecure-network", "strict") if settings[name]]
 
 

@@ -25,6 +25,7 @@ NAMES = {
     "log": "text",
     "state": "path",
     "roles": "table of key files",
+    "certificates": "table of roles",
     "trust": "text",
     "no-md5": "yes or no",
     "group": "text",
@@ -87,6 +88,9 @@ def _checked(path: Path, name: str, kind: str, value: object) -> object:
     elif kind == "number":
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
+    elif kind == "table of roles":
+        if isinstance(value, dict) and all(isinstance(role, str) and role for role in value.values()):
+            return value
     elif kind == "table of key files":
         if isinstance(value, dict) and all(isinstance(file, str) and file for file in value.values()):
             return {role: _checked(path, name, "path", file) for role, file in value.items()}
