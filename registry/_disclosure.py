@@ -66,7 +66,7 @@ def without_paths(text: str, said: bytes = b"") -> str:
 
 def public(identity: dict[str, Any]) -> dict[str, Any]:
     """Return what a server says of itself, for outsiders: a place that is a path has no name but theirs for it."""
-    told = {**identity, "files": ""}
+    told = {**identity, "files": "", "realm": ""}
     if ":///" in told["address"]:
         told["address"] = "" if told["name"] == told["address"] else told["name"]
         told["name"] = told["address"]
