@@ -122,7 +122,7 @@ class Greeting:
                 _field(fields, "name", str) or address
             )  # where the server's own is a path that is not ours to know
             self.role = _field(fields, "role", str, "admin")
-            if self.role not in ROLES:
+            if self.role and self.role not in ROLES:  # without one the server says why, and ends the connection
                 raise ValueError(f"it tells of the role {self.role!r}")
             self.pid = _field(fields, "pid", int)
             self.since = _field(fields, "since", float)
