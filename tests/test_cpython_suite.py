@@ -18,6 +18,9 @@ HAS_TESTS = (
 # What CPython's authors skip, because it says nothing about managers.
 SKIPPED = 9
 
+# 15 that use each type from two processes, and those with a manager: 73 in Python 3.10, 74 in the next two, 75 in 3.13.
+FEWEST = 88 + (sys.version_info >= (3, 11)) + (sys.version_info >= (3, 13))
+
 pytestmark = [
     pytest.mark.skipif(not HAS_TESTS, reason="this interpreter has been installed without the package `test`"),
     pytest.mark.skipif(sys.platform == "win32", reason="private servers listen at unix sockets"),
@@ -39,7 +42,7 @@ def counts(method: str) -> dict[str, int]:
 def test_all_of_them_pass() -> None:
     """As many run as with the standard manager, which are all that there are, and none fails."""
     found = counts("fork")
-    assert found["run"] == found["loaded"] >= 89  # 74 classes' tests and 15 of each type, and more since Python 3.13
+    assert found["run"] == found["loaded"] >= FEWEST
     assert found["skipped"] == SKIPPED
 
 
@@ -48,4 +51,4 @@ def test_all_of_them_pass() -> None:
 def test_they_pass_however_processes_start(method: str) -> None:
     """Neither the server nor its clients count on what a fork hands down."""
     found = counts(method)
-    assert found["run"] == found["loaded"] >= 89
+    assert found["run"] == found["loaded"] >= FEWEST
