@@ -261,7 +261,7 @@ def served(state: Path) -> Iterator[ManagerServer]:
 
 
 def connected(server: ManagerServer) -> ManagerClient:
-    return another(server.url, server.authkey)
+    return another(server.url, server.keys["admin"])
 
 
 def filled(state: Path, sign: Path) -> str:
@@ -294,7 +294,7 @@ except TypeError as error:
 
 def stock_sees(server: ManagerServer) -> str:
     """Return what a program is told that uses `multiprocessing` alone."""
-    command = [sys.executable, "-c", STOCK, str(server.address), server.authkey.hex()]
+    command = [sys.executable, "-c", STOCK, str(server.address), server.keys["admin"].hex()]
     here = str(Path(__file__).parent)
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=here, timeout=PATIENCE).stdout
 
