@@ -17,8 +17,18 @@ import pytest
 from certificates import DAY, HOST, Authority, now, replace, served
 from servers import running
 
-from registry._addresses import TlsFiles, parse
-from registry._tls import PIECE, Credentials, Layer, Renewed, SealedTransport, client_context, refused_client, secure
+from registry._addresses import TlsFiles, check_file, parse
+from registry._tls import (
+    PIECE,
+    Credentials,
+    Layer,
+    Renewed,
+    SealedTransport,
+    _contexts,
+    client_context,
+    refused_client,
+    secure,
+)
 from registry._tls._contexts import binding_of
 from registry._tls._refusals import refused_server
 from registry._transport import DeadlinePassed, SocketTransport
@@ -248,6 +258,22 @@ def test_files_that_change_are_read_again(authority: Authority, caplog: pytest.L
     ]
 
 
+def test_what_is_bound_is_what_is_shown(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the files are replaced in the very moment in which they are read."""
+    tls, others = served(authority.issue(name="server")), [authority.issue()]
+
+    def read(path: str, *args: Any, **options: Any) -> bytes:
+        content = check_file(path, *args, **options)
+        if path == tls["cert"] and others:
+            replace(tls, others.pop())
+        return content
+
+    monkeypatch.setattr(_contexts, "check_file", read)
+    pair = Pair(authority.trusted(), tls).shake()
+    assert not others
+    assert binding_of(pair.client.der) == pair.credentials.binding
+
+
 # -- refusals -------------------------------------------------------------------------------------
 
 
@@ -298,6 +324,17 @@ def test_six_bad_certificates_are_told_apart(authority: Authority, tmp_path: Pat
         "client early": "its certificate is not valid yet",
     }.items():
         assert text in logged[name], (name, logged[name])
+
+
+def test_a_missing_certificate_is_told_over_tls_1_2_too(authority: Authority) -> None:
+    """Whose alert has no word for it."""
+    context = client_context(files(authority.trusted()))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    pair = Pair(authority.trusted(), authority.issue())
+    pair.client = Layer(context, HOST)
+    error = pair.shake().refused[0]
+    assert error is not None
+    assert "none was shown: name its files by" in refused_server(error, HOST, files(authority.trusted()))
 
 
 def test_a_ca_that_is_not_named_is_the_system_s(authority: Authority) -> None:

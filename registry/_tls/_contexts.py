@@ -35,7 +35,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
         _check_authorities(files.ca)
     with _usable(f"the certificates of CAs in {files.ca}"):
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=files.ca or None)
-    _restrict(context)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if files.cert:
         _show(context, files)
     return context
@@ -61,7 +61,7 @@ class Credentials:
             _check_authorities(files.ca)
         with _usable(f"the certificates of CAs in {files.ca}"):
             self._context = context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca or None)
-        _restrict(context)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         if files.ca:
             context.verify_mode = ssl.CERT_REQUIRED
         # A process connects once for its life, so that a shortened handshake would shorten nothing.
@@ -128,17 +128,8 @@ def binding_of(certificate: bytes) -> bytes:
     return b"tls-server-end-point:" + hashlib.sha256(certificate).digest()
 
 
-def _restrict(context: ssl.SSLContext) -> None:
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-
-
 def _show(context: ssl.SSLContext, files: TlsFiles) -> bytes:
     """Have the certificate and its key shown; return the certificate in DER."""
-    certificate = _CERTIFICATE.search(check_file(files.cert, "the certificate"))
-    if certificate is None:
-        raise AccessDenied(f"there is no certificate in {files.cert}: name the file that has it, in PEM")
-    if _PRIVATE_KEY.search(check_file(files.key, "the private key", secret=True)) is None:
-        raise AccessDenied(f"there is no private key in {files.key}: name the file that has it, in PEM")
 
     def refuse() -> str:
         raise AccessDenied(
@@ -146,9 +137,19 @@ def _show(context: ssl.SSLContext, files: TlsFiles) -> bytes:
             f"openssl pkey -in {files.key} -out KEY writes it without"
         )
 
-    with _usable(f"the certificate {files.cert} and the private key {files.key}"):
-        context.load_cert_chain(files.cert, files.key, refuse)
-        return ssl.PEM_cert_to_DER_cert(certificate.group().decode("ascii", "replace"))
+    before = None
+    # OpenSSL reads the file by itself, which may be another one by then: what is bound must be what is shown.
+    while (content := check_file(files.cert, "the certificate")) != before:
+        before = content
+        certificate = _CERTIFICATE.search(content)
+        if certificate is None:
+            raise AccessDenied(f"there is no certificate in {files.cert}: name the file that has it, in PEM")
+        if _PRIVATE_KEY.search(check_file(files.key, "the private key", secret=True)) is None:
+            raise AccessDenied(f"there is no private key in {files.key}: name the file that has it, in PEM")
+        with _usable(f"the certificate {files.cert} and the private key {files.key}"):
+            context.load_cert_chain(files.cert, files.key, refuse)
+            shown = ssl.PEM_cert_to_DER_cert(certificate.group().decode("ascii", "replace"))
+    return shown
 
 
 def _check_authorities(path: str) -> None:
