@@ -414,7 +414,7 @@ class ClientHandshake:
             raise AccessDenied(
                 "the server has another key than this process. Give the one it was started with: authkey=, "
                 "the file that REGISTRY_AUTHKEY_FILE names, or the key file in its directory"
-                + ("; or else something on the way opens TLS and seals it anew" if self._binding else "")
+                + ("; or else something on the way opens TLS and encrypts it anew" if self._binding else "")
             )
         theirs = message[len(_OTHER_VERSION) :]
         if message.startswith(_OTHER_VERSION) and theirs.isdigit() and len(theirs) < 8:

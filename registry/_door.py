@@ -1,9 +1,9 @@
 """Who may knock, how many of them, and how often: what a server does with peers that have not shown the key.
 
-A stranger costs a descriptor and a few kilobytes until it has shown the key, which it has `_connection.HANDSHAKE`
-seconds for. Of more than `strangers` at once the one that came first is dropped: who is honest is through long before
-so many others have come. A wrong key is answered late, and later the more of them there were, so that nobody tries
-many; who has the right one is never kept waiting.
+A stranger costs a descriptor and a few kilobytes, over TLS some forty, until it has shown the key, which it has
+`_connection.HANDSHAKE` seconds for. Of more than `strangers` at once the one that came first is dropped: who is honest
+is through long before so many others have come. A wrong key is answered late, and later the more of them there were, so
+that nobody tries many; who has the right one is never kept waiting.
 """
 
 from __future__ import annotations

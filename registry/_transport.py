@@ -349,8 +349,8 @@ def dial(address: Address, authkey: bytes, deadline: float, tls: TlsFiles | None
             if address.kind == "tls":
                 from registry import _tls  # it takes `ssl`, which other connections do without
 
-                transport = sealed = _tls.secure(transport, address, tls or TlsFiles(), _limit(deadline))
-                binding = sealed.binding
+                transport = encrypted = _tls.secure(transport, address, tls or TlsFiles(), _limit(deadline))
+                binding = encrypted.binding
             handshake = ClientHandshake(authkey, binding=binding)
             _shake(transport, handshake, deadline)
             greeting = Greeting(handshake.body, str(address))

@@ -40,10 +40,10 @@ from registry._log import Recovered
 from registry._process import garbage_spared, new_loop, signals_taken
 from registry._pulse import Pulse, is_behind
 from registry._rights import ADMIN, READ, WRITE
-from registry._sealed import SealedConnection
 from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
 from registry._tls import Renewed
+from registry._tls_connection import TlsConnection
 from registry.errors import AccessDenied, PluginError
 
 if TYPE_CHECKING:
@@ -559,7 +559,7 @@ class ManagerServer:
 
     def _connection(self) -> Connection:
         """Return what serves a peer that has just connected."""
-        return Connection(self) if self._tls is None else SealedConnection(self, self._tls.current())
+        return Connection(self) if self._tls is None else TlsConnection(self, self._tls.current())
 
     def role_of(self, role: str, certificate: Mapping[str, Any] | None) -> str:
         """Return what a peer may do: the lesser of what its key and its certificate give; empty for nothing."""

@@ -23,7 +23,7 @@ from registry._tls import (
     Credentials,
     Layer,
     Renewed,
-    SealedTransport,
+    TlsTransport,
     _contexts,
     client_context,
     refused_client,
@@ -69,7 +69,7 @@ class Pair:
             if self.refused[turn] is not None:
                 break
             try:
-                data = end.open(data) if end.is_open else end.shake(data)
+                data = end.decrypt(data) if end.is_open else end.shake(data)
             except ssl.SSLError as error:
                 self.refused[turn] = error
                 data = end.farewell()
@@ -80,42 +80,44 @@ class Pair:
 # -- the layer ------------------------------------------------------------------------------------
 
 
-def test_bytes_arrive_as_they_were_sealed(authority: Authority) -> None:
+def test_bytes_arrive_as_they_were_encrypted(authority: Authority) -> None:
     """Of any size, in any pieces, and nothing of them shows on the way."""
     pair = Pair(authority.trusted(), served(authority.issue())).shake()
     assert (pair.client.is_open, pair.server.is_open, pair.client.version) == (True, True, "TLSv1.3")
     for data in (b"", b"x", b"hello there", BLOB):
-        sealed = pair.client.seal(data)
-        assert data == b"x" or data not in sealed or not data
-        opened = b"".join(pair.server.open(sealed[start : start + 1000]) for start in range(0, len(sealed), 1000))
+        encrypted = pair.client.encrypt(data)
+        assert data == b"x" or data not in encrypted or not data
+        opened = b"".join(
+            pair.server.decrypt(encrypted[start : start + 1000]) for start in range(0, len(encrypted), 1000)
+        )
         assert opened == data
-    assert pair.client.open(pair.server.seal(memoryview(BLOB)[5:])) == BLOB[5:]
+    assert pair.client.decrypt(pair.server.encrypt(memoryview(BLOB)[5:])) == BLOB[5:]
 
 
 def test_a_part_of_a_record_is_nothing_yet(authority: Authority) -> None:
     """And the rest of it makes it whole; what comes behind it comes with it."""
     pair = Pair(authority.trusted(), served(authority.issue())).shake()
-    sealed = pair.client.seal(b"one") + pair.client.seal(b"two")
-    assert pair.server.open(sealed[:10]) == b""
-    assert pair.server.open(sealed[10:]) == b"onetwo"
+    encrypted = pair.client.encrypt(b"one") + pair.client.encrypt(b"two")
+    assert pair.server.decrypt(encrypted[:10]) == b""
+    assert pair.server.decrypt(encrypted[10:]) == b"onetwo"
 
 
-def test_what_was_changed_is_not_opened(authority: Authority) -> None:
+def test_what_was_changed_is_not_decrypted(authority: Authority) -> None:
     """One bit is enough."""
     pair = Pair(authority.trusted(), served(authority.issue())).shake()
-    sealed = bytearray(pair.client.seal(b"pay 1"))
-    sealed[-1] ^= 1
+    encrypted = bytearray(pair.client.encrypt(b"pay 1"))
+    encrypted[-1] ^= 1
     with pytest.raises(ssl.SSLError):
-        pair.server.open(bytes(sealed))
+        pair.server.decrypt(bytes(encrypted))
 
 
 def test_an_end_that_was_said_is_an_end(authority: Authority) -> None:
     """We do not say it ourselves; who does is understood."""
     pair = Pair(authority.trusted(), served(authority.issue())).shake()
-    sealed = pair.client.seal(b"last")
+    encrypted = pair.client.encrypt(b"last")
     with pytest.raises(ssl.SSLWantReadError):
         pair.client._tls.unwrap()
-    assert pair.server.open(sealed + pair.client.farewell()) == b"last"
+    assert pair.server.decrypt(encrypted + pair.client.farewell()) == b"last"
     assert pair.server.has_ended
 
 
@@ -348,7 +350,7 @@ def test_a_ca_that_is_not_named_is_the_system_s(authority: Authority) -> None:
 
 
 @pytest.fixture
-def ends(authority: Authority) -> Iterator[tuple[SealedTransport, socket.socket, Layer]]:
+def ends(authority: Authority) -> Iterator[tuple[TlsTransport, socket.socket, Layer]]:
     """A client's stream, and the other end of it: a socket, and the layer that reads and writes it."""
     near, far = socket.socketpair()
     layer = Credentials(files(served(authority.issue()))).layer()
@@ -368,16 +370,16 @@ def _soon(seconds: float = 20.0) -> float:
     return time.monotonic() + seconds
 
 
-def test_a_deadline_leaves_the_stream_as_it_was(ends: tuple[SealedTransport, socket.socket, Layer]) -> None:
+def test_a_deadline_leaves_the_stream_as_it_was(ends: tuple[TlsTransport, socket.socket, Layer]) -> None:
     """Also in the middle of a record, and there is nothing left in it that a poll would not show."""
     stream, far, layer = ends
-    sealed = layer.seal(b"late")
-    far.sendall(sealed[:7])
+    encrypted = layer.encrypt(b"late")
+    far.sendall(encrypted[:7])
     for seconds in (-1.0, 0.0, 0.01):
         with pytest.raises(DeadlinePassed):
             stream.receive(_soon(seconds))
     assert stream.is_quiet()
-    far.sendall(sealed[7:] + layer.seal(b" and more"))
+    far.sendall(encrypted[7:] + layer.encrypt(b" and more"))
     assert not stream.is_quiet()
     assert stream.receive(None) == b"late and more"
     assert stream.is_quiet()
@@ -385,7 +387,7 @@ def test_a_deadline_leaves_the_stream_as_it_was(ends: tuple[SealedTransport, soc
     assert stream.receive(_soon()) == b""
 
 
-def test_one_thread_reads_while_another_writes(ends: tuple[SealedTransport, socket.socket, Layer]) -> None:
+def test_one_thread_reads_while_another_writes(ends: tuple[TlsTransport, socket.socket, Layer]) -> None:
     """Both get everything across, though the kernel takes and gives it in parts."""
     stream, far, layer = ends
     rounds = 20
@@ -394,10 +396,10 @@ def test_one_thread_reads_while_another_writes(ends: tuple[SealedTransport, sock
     def echo() -> None:
         left = rounds * len(BLOB)
         while left:
-            data = layer.open(far.recv(65536))
+            data = layer.decrypt(far.recv(65536))
             left -= len(data)
             for start in range(0, len(data), PIECE):
-                far.sendall(layer.seal(data[start : start + PIECE]))
+                far.sendall(layer.encrypt(data[start : start + PIECE]))
 
     def read() -> None:
         while len(got) < rounds * len(BLOB):
@@ -410,7 +412,7 @@ def test_one_thread_reads_while_another_writes(ends: tuple[SealedTransport, sock
     assert got == BLOB * rounds
 
 
-def test_close_ends_a_read_in_another_thread(ends: tuple[SealedTransport, socket.socket, Layer]) -> None:
+def test_close_ends_a_read_in_another_thread(ends: tuple[TlsTransport, socket.socket, Layer]) -> None:
     """As of any stream."""
     stream, _, _ = ends
     began = threading.Event()
@@ -427,19 +429,19 @@ def test_close_ends_a_read_in_another_thread(ends: tuple[SealedTransport, socket
         stream.close()
 
 
-def test_what_was_changed_on_its_way_ends_the_stream(ends: tuple[SealedTransport, socket.socket, Layer]) -> None:
+def test_what_was_changed_on_its_way_ends_the_stream(ends: tuple[TlsTransport, socket.socket, Layer]) -> None:
     """As any end of a connection does: it can be made again."""
     stream, far, layer = ends
-    sealed = bytearray(layer.seal(b"x"))
-    sealed[-1] ^= 1
-    far.sendall(sealed)
-    with pytest.raises(ConnectionResetError, match="what came is not what was sealed") as caught:
+    encrypted = bytearray(layer.encrypt(b"x"))
+    encrypted[-1] ^= 1
+    far.sendall(encrypted)
+    with pytest.raises(ConnectionResetError, match="what came was changed on its way") as caught:
         stream.receive(_soon())
     assert caught.value.errno is not None
 
 
 def test_a_thread_that_is_interrupted_keeps_no_other_from_the_stream(
-    ends: tuple[SealedTransport, socket.socket, Layer],
+    ends: tuple[TlsTransport, socket.socket, Layer],
 ) -> None:
     """The end of the connection, which follows, lets go of what it had."""
     stream, _, _ = ends

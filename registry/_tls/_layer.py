@@ -6,8 +6,8 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-RECORD = 16_384  # bytes that a record seals at most
-PIECE = 1 << 16  # bytes that are sealed in one go
+RECORD = 16_384  # bytes that a record encrypts at most
+PIECE = 1 << 16  # bytes that are encrypted in one go
 
 
 class Layer:
@@ -57,8 +57,8 @@ class Layer:
         """Return what is to be sent after an error: the alert that tells the peer of it."""
         return self._outgoing.read()
 
-    def open(self, data: bytes) -> bytes:
-        """Return what the peer has sealed; empty where no record is whole yet.
+    def decrypt(self, data: bytes) -> bytes:
+        """Return what the peer has encrypted; empty where no record is whole yet.
 
         Args:
             data: What has arrived.
@@ -79,16 +79,16 @@ class Layer:
             pass
         return b"".join(pieces)
 
-    def seal(self, data: Any) -> bytes:
-        """Return bytes as they are to be sent, behind all that was sealed before.
+    def encrypt(self, data: Any) -> bytes:
+        """Return bytes as they are to be sent, behind all that was encrypted before.
 
         Args:
             data: Any buffer, of no more than some `PIECE`, since nobody else can run meanwhile.
         """
         write = self._tls.write
-        sealed = write(data) if data else 0
-        if sealed < len(data):
-            rest = memoryview(data)[sealed:]
+        written = write(data) if data else 0
+        if written < len(data):
+            rest = memoryview(data)[written:]
             while rest:
                 rest = rest[write(rest) :]
         return self._outgoing.read()

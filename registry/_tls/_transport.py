@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 _PLAIN = b"#CHALLENGE#"  # how a server of ours begins that speaks no TLS
 
 
-class SealedTransport:
-    """A transport whose bytes are sealed, over one that carries them; see `registry._transport.Transport`.
+class TlsTransport:
+    """A transport whose bytes are encrypted, over one that carries them; see `registry._transport.Transport`.
 
-    Nothing that was opened is kept here: a read returns all of it, so that what can be polled tells the truth.
+    Nothing that was decrypted is kept here: a read returns all of it, so that what can be polled tells the truth.
 
     Attributes:
         inner: What carries them.
-        layer: What seals them.
+        layer: What encrypts them.
     """
 
     def __init__(self, inner: Transport, layer: Layer, host: str, files: TlsFiles) -> None:
@@ -64,17 +64,17 @@ class SealedTransport:
 
     def _send_piece(self, data: Buffer) -> None:
         with self._working:
-            sealed = self.layer.seal(data)
-        self.inner.send(sealed)
+            encrypted = self.layer.encrypt(data)
+        self.inner.send(encrypted)
 
     def receive(self, deadline: float | None, most: int = PIECE) -> bytes:
         while not self.layer.has_ended:
-            sealed = self.inner.receive(deadline, most)
-            if not sealed:
+            encrypted = self.inner.receive(deadline, most)
+            if not encrypted:
                 break
             try:
                 with self._working:
-                    data = self.layer.open(sealed)
+                    data = self.layer.decrypt(encrypted)
             except ssl.SSLError as error:
                 raise self._explained(error) from error
             if data:
@@ -92,12 +92,12 @@ class SealedTransport:
 
 
 def broken(error: ssl.SSLError) -> ConnectionResetError:
-    """Return the end of a connection on which something came that cannot be opened."""
-    return ConnectionResetError(errno.ECONNRESET, f"what came is not what was sealed ({error.reason or error})")
+    """Return the end of a connection on which something came that cannot be decrypted."""
+    return ConnectionResetError(errno.ECONNRESET, f"what came was changed on its way ({error.reason or error})")
 
 
-def secure(inner: Transport, address: Address, files: TlsFiles, deadline: float | None) -> SealedTransport:
-    """Shake hands as a client, and return the stream whose bytes are sealed.
+def secure(inner: Transport, address: Address, files: TlsFiles, deadline: float | None) -> TlsTransport:
+    """Shake hands as a client, and return the stream whose bytes are encrypted.
 
     Args:
         inner: A connection on which nothing was sent yet.
@@ -136,7 +136,7 @@ def secure(inner: Transport, address: Address, files: TlsFiles, deadline: float 
         if answer:
             inner.send(answer)
         if layer.is_open:
-            return SealedTransport(inner, layer, host, files)
+            return TlsTransport(inner, layer, host, files)
         data = inner.receive(deadline)
         if not data:
             raise ConnectionResetError(errno.ECONNRESET, "the connection was closed during the handshake")

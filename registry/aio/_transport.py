@@ -18,12 +18,12 @@ from time import monotonic
 
 from registry import _wire
 from registry._memory import MemoryTransport
-from registry._tls import PIECE, Layer, SealedTransport, broken
+from registry._tls import PIECE, Layer, TlsTransport, broken
 from registry._transport import CHUNK, STUCK, DeadlinePassed, SocketTransport, Transport
 from registry.aio._bridge import wait
 
 FULL = 1 << 20  # unsent bytes from which on calls wait before they are written
-A_TURN = 1 << 20  # bytes that are sealed in a turn of the loop
+A_TURN = 1 << 20  # bytes that are encrypted in a turn of the loop
 TOGETHER = 64  # pieces that leave in one system call
 
 
@@ -242,31 +242,31 @@ class LoopSocket(LoopTransport):
                 self.close()
 
 
-class LoopSealed(LoopSocket):
-    """A socket that an event loop watches, whose bytes are sealed.
+class LoopTls(LoopSocket):
+    """A socket that an event loop watches, whose bytes are encrypted.
 
-    Bytes are sealed when they are about to leave, and so many in a turn that others are not kept waiting.
+    Bytes are encrypted when they are about to leave, and so many in a turn that others are not kept waiting.
 
     Args:
         loop: The loop, which runs in this thread.
         sock: The socket, which belongs to this from now on.
-        layer: What seals them, its handshake done.
+        layer: What encrypts them, its handshake done.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, layer: Layer) -> None:
         super().__init__(loop, sock)
         self.layer = layer
-        self._sealed = memoryview(b"")
-        self._sealed_of = 0  # bytes that `_sealed` has been made of
+        self._encrypted = memoryview(b"")
+        self._encrypted_of = 0  # bytes that `_encrypted` has been made of
         self._left = A_TURN
 
     def _take(self, most: int) -> bytes | None:
         while not self.layer.has_ended:
-            sealed = super()._take(most)
-            if not sealed:
-                return sealed
+            encrypted = super()._take(most)
+            if not encrypted:
+                return encrypted
             try:
-                data = self.layer.open(sealed)
+                data = self.layer.decrypt(encrypted)
             except SSLError as error:
                 raise broken(error) from error
             if data:
@@ -278,7 +278,7 @@ class LoopSealed(LoopSocket):
         super()._flush()
 
     def _send_some(self) -> int:
-        if not self._sealed:
+        if not self._encrypted:
             if self._left <= 0:
                 raise BlockingIOError  # the kernel would take more; the next turn goes on
             piece, size = [], 0
@@ -287,11 +287,11 @@ class LoopSealed(LoopSocket):
                 size += len(piece[-1])
                 if size >= PIECE:
                     break
-            self._sealed = memoryview(self.layer.seal(piece[0] if len(piece) == 1 else b"".join(piece)))
-            self._sealed_of = size
+            self._encrypted = memoryview(self.layer.encrypt(piece[0] if len(piece) == 1 else b"".join(piece)))
+            self._encrypted_of = size
             self._left -= size
-        self._sealed = self._sealed[self._sock.send(self._sealed) :]
-        return 0 if self._sealed else self._sealed_of
+        self._encrypted = self._encrypted[self._sock.send(self._encrypted) :]
+        return 0 if self._encrypted else self._encrypted_of
 
 
 class LoopMemory(LoopTransport):
@@ -330,8 +330,8 @@ class LoopMemory(LoopTransport):
 
 def for_loop(loop: asyncio.AbstractEventLoop, transport: Transport) -> LoopSocket | LoopMemory:
     """Return what takes the place of a transport that has just been connected, in a thread."""
-    if isinstance(transport, SealedTransport) and isinstance(transport.inner, SocketTransport):
-        return LoopSealed(loop, transport.inner.detach(), transport.layer)
+    if isinstance(transport, TlsTransport) and isinstance(transport.inner, SocketTransport):
+        return LoopTls(loop, transport.inner.detach(), transport.layer)
     if isinstance(transport, SocketTransport):
         return LoopSocket(loop, transport.detach())
     if isinstance(transport, MemoryTransport):

@@ -18,10 +18,10 @@ def status(address: str | None, as_json: bool) -> None:
 
     with _common.connected(address, "status") as client:
         found = client.statistics()
-        sealed = _servers.sealed_by(client)
+        tls = _servers.tls_of(client)
     found["sessions"] -= 1  # this one
-    if sealed is not None:
-        found["tls"] = sealed
+    if tls is not None:
+        found["tls"] = tls
     place = _servers.place_of(found)
     if place is not None:
         found["directory"] = str(place.directory)
@@ -44,9 +44,9 @@ def status(address: str | None, as_json: bool) -> None:
         ),
         *((name, found[name]) for name in ("sessions", "objects", "waiting", "calls")),
     ]
-    if sealed is not None:
-        names, expires = ", ".join(sealed["names"]), _common.clock(sealed["expires"])
-        rows.insert(2, ("tls", f"{sealed['version']}, with a certificate for {names} that expires at {expires}"))
+    if tls is not None:
+        names, expires = ", ".join(tls["names"]), _common.clock(tls["expires"])
+        rows.insert(2, ("tls", f"{tls['version']}, with a certificate for {names} that expires at {expires}"))
     if place is not None:
         rows.insert(2, ("directory", _starter.tidy(place.directory)))
     _common.print_table(rows)

@@ -39,11 +39,11 @@ def info(place: Place) -> dict[str, Any]:
     return dict(ServerLock(place.lock).read_info() or {})
 
 
-def sealed_by(client: ManagerClient) -> dict[str, Any] | None:
+def tls_of(client: ManagerClient) -> dict[str, Any] | None:
     """Return what a client sees of its server's TLS: its version, whom its certificate names, and until when.
 
     Returns:
-        None where the connection is not sealed. Times are seconds since 1970.
+        None where the connection is not encrypted. Times are seconds since 1970.
     """
     layer = getattr(client._home.link()._transport, "layer", None)
     if layer is None:

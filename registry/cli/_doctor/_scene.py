@@ -34,7 +34,7 @@ class Scene:
         status: What the server that runs tells of itself; empty where none could be asked, and `error` says why.
         about: What else it tells when it is asked by a doctor; empty if it is of a version that does not.
         warnings: What it told of this process's code.
-        sealed: What this process sees of the server's TLS, as `_servers.sealed_by` tells it.
+        tls: What this process sees of the server's TLS, as `_servers.tls_of` tells it.
         no_tls: Why there is no TLS with it, where that is the reason.
         lease: For how many seconds the server believes this process without a sign of life, 0 if the system tells it of
             the end; None where that is not known.
@@ -55,7 +55,7 @@ class Scene:
     about: dict[str, Any] = attrs.field(factory=dict)
     error: Exception | None = None
     warnings: list[str] = attrs.field(factory=list)
-    sealed: dict[str, Any] | None = None
+    tls: dict[str, Any] | None = None
     no_tls: Exception | None = None
     lease: float | None = None
     reads: str | None = None
@@ -139,7 +139,7 @@ def _ask(scene: Scene) -> None:
             _look_at_files(scene, client)
         with client:
             client.connect()
-            scene.sealed = _servers.sealed_by(client)
+            scene.tls = _servers.tls_of(client)
             scene.status = client.statistics()
             link = client._home.link()
             scene.lease = link.lease

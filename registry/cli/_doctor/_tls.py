@@ -19,11 +19,11 @@ def tls(scene: Scene) -> Iterator[Finding]:
     """Check the certificates of a server that speaks TLS, and of this process."""
     if scene.no_tls is not None:
         yield refused("tls", scene.no_tls)
-    if scene.sealed is None:
+    if scene.tls is None:
         return
-    names = ", ".join(scene.sealed["names"])
-    left = scene.sealed["expires"] - time.time()
-    found = f"{scene.sealed['version']}; the server's certificate, for {names}, expires in {_common.duration(left)}"
+    names = ", ".join(scene.tls["names"])
+    left = scene.tls["expires"] - time.time()
+    found = f"{scene.tls['version']}; the server's certificate, for {names}, expires in {_common.duration(left)}"
     if left < SOON:
         yield note("tls", found, "make a new one in the place of its files; the server reads them by itself")
     else:

@@ -1,4 +1,4 @@
-"""One connection of a server that speaks TLS: what `_connection` does, with sealed bytes below.
+"""One connection of a server that speaks TLS: what `_connection` does, with encrypted bytes below.
 
 The handshake of TLS is made here and not by the loop, which would show a connection only once that is done: a stranger
 is one from its first moment on. It counts at the door, has ten seconds for both handshakes together, and is told why
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("registry")
 
-A_TURN = 1 << 20  # bytes that are sealed for one connection in a turn, so that others need not wait for more
+A_TURN = 1 << 20  # bytes that are encrypted for one connection in a turn, so that others need not wait for more
 SILENCE = HANDSHAKE / 2  # seconds after which a peer that says nothing is taken for one that speaks no TLS
 
 
-class Sealing:
-    """What a connection writes to: seals it, and hands on to the loop's transport what that takes, a little in a turn.
+class TlsWriter:
+    """What a connection writes to: encrypts it, and hands on what the loop's transport takes, a little in a turn.
 
     Args:
         transport: The loop's.
-        layer: What seals.
+        layer: What encrypts.
         soon: Calls something in the loop's next turn.
         pause, resume: Called when more waits than should, and when nothing does any more.
     """
@@ -63,7 +63,7 @@ class Sealing:
         if self._is_closing or not data:
             return
         if not (self._waiting or self._is_held or len(data) > _tls.PIECE):
-            self.raw.write(self._layer.seal(data))
+            self.raw.write(self._layer.encrypt(data))
             return
         self._waiting.append(memoryview(data))
         self._size += len(data)
@@ -73,7 +73,7 @@ class Sealing:
             self._note_pause()
 
     def hold(self) -> None:
-        """Seal nothing until `release`, since the transport has enough."""
+        """Encrypt nothing until `release`, since the transport has enough."""
         self._is_held = True
         self._note_pause()
 
@@ -89,22 +89,22 @@ class Sealing:
 
     def _pump(self) -> None:
         waiting = self._waiting
-        sealed = 0
+        encrypted = 0
         while waiting and not self._is_held:
             if self.raw.is_closing():
                 self._forget()
                 return
-            if sealed >= A_TURN:
+            if encrypted >= A_TURN:
                 self._soon(self._pump)
                 return
             piece = waiting[0][: _tls.PIECE]
-            sealed += len(piece)
+            encrypted += len(piece)
             self._size -= len(piece)
             if len(piece) < len(waiting[0]):
                 waiting[0] = waiting[0][len(piece) :]
             else:
                 waiting.popleft()
-            self.raw.write(self._layer.seal(piece))
+            self.raw.write(self._layer.encrypt(piece))
         if waiting:
             return
         if self._is_closing:
@@ -135,13 +135,13 @@ class Sealing:
         self.raw.abort()
 
 
-class SealedConnection(Connection):
+class TlsConnection(Connection):
     """One connection: the handshake of TLS, then that of the key, then frames."""
 
     def __init__(self, server: ManagerServer, credentials: _tls.Credentials) -> None:
         super().__init__(server, credentials.binding)
         self._layer = credentials.layer()
-        self._sealing: Sealing
+        self._writer: TlsWriter
         self._silence: asyncio.TimerHandle | None = None
         self._certificate: Mapping[str, Any] | None = None
         self._is_over = False  # what comes now has nobody who could read it
@@ -152,8 +152,8 @@ class SealedConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         soon = asyncio.get_running_loop().call_soon
-        self._sealing = Sealing(transport, self._layer, soon, super().pause_writing, super().resume_writing)
-        super().connection_made(self._sealing)  # type: ignore[arg-type] # it has what a connection uses
+        self._writer = TlsWriter(transport, self._layer, soon, super().pause_writing, super().resume_writing)
+        super().connection_made(self._writer)  # type: ignore[arg-type] # it has what a connection uses
 
     def _begin(self) -> None:
         self._silence = asyncio.get_running_loop().call_later(SILENCE, self._tell_the_silent)
@@ -169,20 +169,20 @@ class SealedConnection(Connection):
             if not layer.is_open:
                 answer = layer.shake(data)
                 if answer:
-                    self._sealing.raw.write(answer)
+                    self._writer.raw.write(answer)
                 if not layer.is_open:
                     return
                 self._certificate = layer.certificate
                 super()._begin()
                 data = b""
-            plain = layer.open(data)
+            plain = layer.decrypt(data)
         except ssl.SSLError as error:
             self._fail(error)
             return
         if plain:
             super().data_received(plain)
         if layer.has_ended:
-            self._sealing.close()
+            self._writer.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._silence is not None:
@@ -190,23 +190,23 @@ class SealedConnection(Connection):
         super().connection_lost(error)
 
     def pause_writing(self) -> None:
-        self._sealing.hold()
+        self._writer.hold()
 
     def resume_writing(self) -> None:
-        self._sealing.release()
+        self._writer.release()
 
     def _fail(self, error: ssl.SSLError) -> None:
-        """Refuse the peer, or end a connection on which something came that it has not sealed."""
+        """Refuse the peer, or end a connection on which something came that it has not encrypted."""
         self._is_over = True
         if self._layer.is_open:
-            log.warning("closed the connection of %s: what came is not what was sealed (%s)", self._label, error.reason)
+            log.warning("closed the connection of %s: what came was changed on its way (%s)", self._label, error.reason)
             self.abort()
         else:
-            self._sealing.raw.write(self._layer.farewell())
+            self._writer.raw.write(self._layer.farewell())
             self._turn_away(b"", _tls.refused_client(error))
 
     def _tell_the_silent(self) -> None:
         """Who speaks TLS has the first word. A client of ours that does not would wait for a challenge."""
         self._is_over = True
-        self._sealing.raw.write(_auth.secured())
+        self._writer.raw.write(_auth.secured())
         self._turn_away(b"", f"it said nothing for {SILENCE:g} s, and who speaks TLS begins")

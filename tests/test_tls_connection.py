@@ -25,11 +25,11 @@ from test_frameworks import greenlets, need_gevent
 from test_interrupts import everywhere
 
 import registry
-from registry import ManagerClient, ManagerServer, _sealed, _shelf, aio
+from registry import ManagerClient, ManagerServer, _shelf, _tls_connection, aio
 from registry._attachments import Attachment
-from registry._sealed import Sealing
 from registry._tls import PIECE, _contexts
-from registry.aio._transport import A_TURN, LoopSealed
+from registry._tls_connection import TlsWriter
+from registry.aio._transport import A_TURN, LoopTls
 from registry.errors import AccessDenied, ServerNotFound
 
 URL = f"tls://{HOST}:0"
@@ -97,7 +97,7 @@ def test_large_values_cross(server: ManagerServer, authority: Authority, through
 
 
 def test_large_values_cross_in_a_loop(server: ManagerServer, authority: Authority, through_the_socket: None) -> None:
-    """And small ones go on meanwhile: the loop is not kept waiting for a large one to be sealed."""
+    """And small ones go on meanwhile: the loop is not kept waiting for a large one to be encrypted."""
     blob = os.urandom(1 << 20) * 20
 
     async def main() -> None:
@@ -116,7 +116,7 @@ def test_large_values_cross_in_a_loop(server: ManagerServer, authority: Authorit
     asyncio.run(main())
 
 
-def test_a_loop_seals_a_little_in_a_turn(authority: Authority) -> None:
+def test_a_loop_encrypts_a_little_in_a_turn(authority: Authority) -> None:
     """However much the kernel would take; the rest leaves in the turns that follow, in order."""
     sent: list[bytes] = []
 
@@ -134,7 +134,7 @@ def test_a_loop_seals_a_little_in_a_turn(authority: Authority) -> None:
     async def main() -> None:
         layer: Any = Plain()
         near, far = socket.socketpair()
-        transport: Any = LoopSealed(asyncio.get_running_loop(), near, layer)
+        transport: Any = LoopTls(asyncio.get_running_loop(), near, layer)
         transport._sock = Greedy(near)
         data = os.urandom(3 * A_TURN)
         transport.send_pieces([b"head", data])
@@ -193,9 +193,9 @@ class Raw:
 
 
 class Plain:
-    """A layer that seals nothing."""
+    """A layer that encrypts nothing."""
 
-    def seal(self, data: Any) -> bytes:
+    def encrypt(self, data: Any) -> bytes:
         return bytes(data)
 
 
@@ -210,47 +210,49 @@ def calls() -> list[Any]:
 
 
 @pytest.fixture
-def sealing(raw: Raw, calls: list[Any]) -> Sealing:
+def writer(raw: Raw, calls: list[Any]) -> TlsWriter:
     """What writes to `raw`; what it calls, or asks for in the next turn, stands in `calls`."""
     layer: Any = Plain()
-    return Sealing(raw, layer, calls.append, lambda: calls.append("pause"), lambda: calls.append("resume"))
+    return TlsWriter(raw, layer, calls.append, lambda: calls.append("pause"), lambda: calls.append("resume"))
 
 
-def test_a_peer_that_does_not_read_is_given_no_more_than_it_takes(raw: Raw, sealing: Sealing, calls: list[Any]) -> None:
-    """What waits is not sealed yet, goes out in order, and before the end."""
-    raw.hold = sealing.hold
+def test_a_peer_that_does_not_read_is_given_no_more_than_it_takes(
+    raw: Raw, writer: TlsWriter, calls: list[Any]
+) -> None:
+    """What waits is not encrypted yet, goes out in order, and before the end."""
+    raw.hold = writer.hold
     data = os.urandom(10 * PIECE + 5)
-    sealing.write(b"head")
-    sealing.write(data)
+    writer.write(b"head")
+    writer.write(data)
     assert (len(raw.got), calls) == (3, ["pause"])
-    sealing.write(b"tail")
-    sealing.write(b"")
-    assert sealing.get_write_buffer_size() == len(data) - 2 * PIECE + 4
+    writer.write(b"tail")
+    writer.write(b"")
+    assert writer.get_write_buffer_size() == len(data) - 2 * PIECE + 4
     for _ in range(3):
         assert len(raw.got) % 3 == 0
-        sealing.release()
+        writer.release()
     assert calls == ["pause"]
-    sealing.release()
+    writer.release()
     assert calls == ["pause", "resume"]
     assert b"".join(raw.got) == b"head" + data + b"tail"
-    sealing.write(data)
-    sealing.close()
-    sealing.write(b"too late")
+    writer.write(data)
+    writer.close()
+    writer.write(b"too late")
     for _ in range(3):
-        assert sealing.is_closing()
+        assert writer.is_closing()
         assert not raw.is_closed
-        sealing.release()
-    sealing.release()
+        writer.release()
+    writer.release()
     assert raw.is_closed
     assert b"".join(raw.got) == b"head" + data + b"tail" + data
-    assert sealing.get_write_buffer_size() == 0
+    assert writer.get_write_buffer_size() == 0
 
 
-def test_others_have_their_turn_while_a_large_value_is_sealed(raw: Raw, sealing: Sealing, calls: list[Any]) -> None:
+def test_others_have_their_turn_while_a_large_value_is_encrypted(raw: Raw, writer: TlsWriter, calls: list[Any]) -> None:
     """However much the peer would take; what is written meanwhile keeps its place."""
-    data = os.urandom(_sealed.A_TURN)
-    sealing.write(data * 3)
-    sealing.write(b"tail")
+    data = os.urandom(_tls_connection.A_TURN)
+    writer.write(data * 3)
+    writer.write(b"tail")
     assert b"".join(raw.got) == data
     first, again = calls.copy()
     assert (callable(first), again) == (True, "pause")
@@ -262,23 +264,23 @@ def test_others_have_their_turn_while_a_large_value_is_sealed(raw: Raw, sealing:
     assert calls[-1] == "resume"
 
 
-def test_what_waits_for_a_peer_that_is_gone_is_forgotten(raw: Raw, sealing: Sealing, calls: list[Any]) -> None:
+def test_what_waits_for_a_peer_that_is_gone_is_forgotten(raw: Raw, writer: TlsWriter, calls: list[Any]) -> None:
     """Whether the connection was given up here, or has ended by itself."""
-    sealing.write(bytes(3 * _sealed.A_TURN))
+    writer.write(bytes(3 * _tls_connection.A_TURN))
     raw.is_closed = True
     calls[0]()
-    assert (len(raw.got), sealing.get_write_buffer_size()) == (_sealed.A_TURN // PIECE, 0)
+    assert (len(raw.got), writer.get_write_buffer_size()) == (_tls_connection.A_TURN // PIECE, 0)
     raw.is_closed = False
-    sealing.hold()
-    sealing.write(b"x")
-    sealing.abort()
-    assert (raw.is_closed, sealing.get_write_buffer_size()) == (True, 0)
+    writer.hold()
+    writer.write(b"x")
+    writer.abort()
+    assert (raw.is_closed, writer.get_write_buffer_size()) == (True, 0)
 
 
 def test_a_client_that_never_reads_is_held_and_goes_on(
     server: ManagerServer, authority: Authority, through_the_socket: None
 ) -> None:
-    """Its replies wait unsealed, its calls are read no further, and once it reads all arrive."""
+    """Its replies wait unencrypted, its calls are read no further, and once it reads all arrive."""
     tls = authority.trusted()
     with another(server.url, tls=tls) as slow, another(server.url, tls=tls) as shared:
         shared.dict("d")["blob"] = blob = os.urandom(1 << 20) * 10
@@ -292,8 +294,8 @@ def test_a_client_that_never_reads_is_held_and_goes_on(
                 thread.start()
             until(lambda _: any(each._blocked for each in list(server._connections)), shared)
             (held,) = [each for each in list(server._connections) if each._blocked]
-            assert isinstance(held, _sealed.SealedConnection)
-            assert held._sealing.raw.get_write_buffer_size() < 4 << 20
+            assert isinstance(held, _tls_connection.TlsConnection)
+            assert held._writer.raw.get_write_buffer_size() < 4 << 20
         link._promote()
         for thread in threads:
             thread.join(30)
@@ -381,7 +383,7 @@ def test_the_key_is_asked_for_all_the_same(server: ManagerServer, authority: Aut
 
 
 class Relay:
-    """Something in the middle, with a certificate that clients believe: opens what they say, and seals it anew."""
+    """Something in the middle, with a certificate that clients believe: decrypts what they say, and encrypts it."""
 
     def __init__(self, port: int, shown: dict[str, str], believed: dict[str, str]) -> None:
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -416,7 +418,7 @@ def test_a_handshake_that_is_passed_on_fails(
 ) -> None:
     """Whoever has a certificate that the client believes is not let in with the client's knowledge of the key."""
     with Relay(port_of(server), authority.issue(), authority.trusted()) as relay, running(relay.serve_one):
-        with pytest.raises(AccessDenied, match="or else something on the way opens TLS and seals it anew"):
+        with pytest.raises(AccessDenied, match="or else something on the way opens TLS and encrypts it anew"):
             registry.connect(relay.url, KEY, tls=authority.trusted())
     assert b"#CHALLENGE#" in relay.passed[0]
     assert b"#REGISTRY#" in relay.passed[1]
@@ -458,7 +460,7 @@ def test_who_does_not_get_through_tls_is_cut(
     from registry import _connection
 
     monkeypatch.setattr(_connection, "HANDSHAKE", 0.05)
-    monkeypatch.setattr(_sealed, "SILENCE", 60.0)
+    monkeypatch.setattr(_tls_connection, "SILENCE", 60.0)
     with socket.create_connection((HOST, port_of(server))) as stranger:
         stranger.sendall(sends)
         stranger.settimeout(30)
@@ -470,7 +472,7 @@ def test_a_client_that_does_not_speak_tls_is_told(
     server: ManagerServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It waits for a challenge; after a while of silence it hears that it should begin, and how."""
-    monkeypatch.setattr(_sealed, "SILENCE", 0.05)
+    monkeypatch.setattr(_tls_connection, "SILENCE", 0.05)
     with pytest.raises(ServerNotFound, match="it speaks TLS only: write tls:// for tcp://"):
         registry.connect(server.url.replace("tls", "tcp"), KEY)
     with pytest.raises((OSError, EOFError, AssertionError, ProcessError)):  # what its version makes of that
@@ -645,7 +647,7 @@ def test_a_pickled_proxy_has_the_address_alone(server: ManagerServer, authority:
 
 
 def test_a_forked_child_has_a_connection_of_its_own(server: ManagerServer, authority: Authority) -> None:
-    """What the parent has sealed is not gone on with by the child."""
+    """What the parent has encrypted is not gone on with by the child."""
     if not hasattr(os, "fork"):
         pytest.skip("this system does not fork")
     code = (
@@ -686,7 +688,7 @@ def test_a_signal_handler_that_raises_loses_nothing(server: ManagerServer, autho
 
 
 @need_gevent
-def test_greenlets_share_a_sealed_session(server: ManagerServer, authority: Authority) -> None:
+def test_greenlets_share_an_encrypted_session(server: ManagerServer, authority: Authority) -> None:
     """They wait outside of the kernel, and of OpenSSL."""
     code = f"""
 import gevent
