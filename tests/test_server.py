@@ -20,7 +20,7 @@ import pytest
 from servers import KEY, THINGS, Script, Served, another, running, until
 from things import ALL
 
-from registry import ManagerServer, _codec, _connection, _wire, connect
+from registry import ManagerServer, _codec, _connection, _process, _wire, connect
 from registry import server as module
 from registry._addresses import Place, ServerLock, parse
 from registry._transport import SocketTransport, dial
@@ -267,7 +267,7 @@ def test_what_a_server_holds_is_spared_by_the_collector(home: Path) -> None:
     server.on_ready = ready
     server.run()
     assert found[0][0] > 10_000
-    assert found[0][1] == (*before[:2], module.SPARING)
+    assert found[0][1] == (*before[:2], _process.SPARING)
     assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
 
 
