@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import attrs
 
 from registry import _wire
 from registry._disclosure import is_insider
-from registry._events import Call, Output
+from registry._events import Call, Event, Open, Output, Verdicts
 from registry._leaves import Caller, Parts
 from registry._rights import ADMIN, READ
 from registry._sessions import Ranges
@@ -52,6 +52,7 @@ class Identity:
 class Threads(Protocol):
     """Where threaded objects live: outside the engine, each owner's calls on a thread of its own."""
 
+    def has_room(self, client: Client, owner: int) -> bool: ...
     def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None: ...
     def withdraw(self, client: Client, seq: int) -> bool: ...
     def owner_ended(self, client: Client, owner: int | None) -> None: ...
@@ -66,6 +67,27 @@ class Files(Protocol):
     def take(self, name: str, length: int) -> memoryview: ...
     def name_of(self, buffer: object) -> str: ...
     def discard(self, key: bytes) -> None: ...
+
+
+class Log(Protocol):
+    """Where events are kept; `syncs` counts how many times the disk was waited for."""
+
+    syncs: int
+
+    def append(self, event: Event, outputs: list[Output], verdicts: Verdicts) -> None:
+        """Add an event that has been applied, with what came out of it."""
+
+
+class Words(Protocol):
+    """The version words that caches hang on, see `_words`."""
+
+    told: _wire.Words | None
+
+    def move(self, touched: Iterable[tuple[int, object]]) -> None:
+        """Move the words of what a step has touched."""
+
+    def sample(self, number: int, key: object) -> bytes:
+        """Return the word that a read of an object hangs on, and what it is."""
 
 
 class Target:
@@ -160,6 +182,7 @@ class Client:
         deliver: Where its outputs go now, or None while it is suspended.
         expires: While it is suspended, when it is believed dead.
         heard: When it last gave a sign of life.
+        held: How many outputs for it wait until their events are safe.
         process: Names its process across restarts of the server, or is empty.
         role: What it may do; `is_admin` and `is_reader` tell the ends of that, `is_insider` whether it may see inside.
         last: Its latest call, of a session that may not.
@@ -181,6 +204,7 @@ class Client:
         "generation",
         "handles",
         "heard",
+        "held",
         "is_admin",
         "is_insider",
         "is_reader",
@@ -221,14 +245,39 @@ class Client:
         self.handles: dict[int, Target] = {}
         self.expires: float | None = None
         self.heard = 0.0
+        self.held = 0
         self.pins: dict[int, Parts] = {}
         self.slow: dict[int, Output | None] = {}
         self.late: set[int] = set()
+
+    def opening(self, now: float) -> Open:
+        """Return the event that makes the session known to the engine."""
+        who = self.caller
+        return Open(
+            now=now,
+            key=self.key,
+            label=who.label,
+            domain=self.domain,
+            host=who.host,
+            pid=who.pid,
+            command=who.command,
+            process=self.process,
+            role=self.role,
+        )
 
     def unpin(self) -> None:
         """Let go of the files of replies that it has."""
         pins = self.pins.items()
         self.pins = {seq: body for seq, body in pins if seq > self.received and seq not in self.above}
+
+
+def caller_of(attachment: Attachment, hello: _wire.Attach) -> Caller:
+    """Return how people are told of a new session: by the kernel's word where there is one, else by the client's."""
+    most = _wire.LONGEST_LABEL
+    label, host, command = (hello.label or attachment.label)[:most], hello.host[:most], hello.command[:most]
+    if attachment.pid is None:
+        return Caller(host, hello.pid, command, "", label)
+    return Caller(attachment.host or host, attachment.pid, attachment.command or command, "", label)
 
 
 def frames_of(attachment: Attachment, output: Output, body: Parts, files: Files | None) -> list[_wire.Buffer]:

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("registry")
 
-HANDSHAKE = 10.0  # seconds that a peer may take to show the key
 # So few that one client which never waits for its replies makes the others' calls hardly longer than they are.
 FRAMES_A_TURN = 8
 SECONDS_A_TURN = 0.001
-UNSENT = 1 << 20  # bytes of output that may wait before reading from their reader is paused
-STUCK = 30.0  # seconds without progress after which a peer that does not read is cut
 
 
 class Connection(asyncio.Protocol):
@@ -44,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._handshake: ServerHandshake | None = ServerHandshake(
             server.keys, binding=binding, takes_md5=not server.no_md5
         )
-        self._reader = _wire.Reader()
+        self._reader = _wire.Reader(admit=server.why_unread)
         self._attachment: Attachment | None = None
         self._stock: StockConnection | None = None
         self._backlog = False
@@ -69,9 +66,9 @@ class Connection(asyncio.Protocol):
         except OSError:
             self._transport.abort()
             return
-        self._transport.set_write_buffer_limits(high=UNSENT)
+        self._transport.set_write_buffer_limits(high=server.limits.unsent)
         self._begin()
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE, self._give_up)
+        self._deadline = asyncio.get_running_loop().call_later(server.limits.handshake, self._give_up)
         server.door.enter(self)
 
     def data_received(self, data: bytes) -> None:
@@ -121,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._blocked = True
         self._transport.pause_reading()
         unsent = self._transport.get_write_buffer_size()
-        asyncio.get_running_loop().call_later(STUCK, self._check_progress, unsent)
+        asyncio.get_running_loop().call_later(self._server.limits.stuck, self._check_progress, unsent)
 
     def resume_writing(self) -> None:
         self._blocked = False
@@ -181,6 +178,11 @@ class Connection(asyncio.Protocol):
         finally:
             sock.close()
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the peer to read them."""
+        return int(self._transport.get_write_buffer_size())
+
     def fileno(self) -> int:
         """Return the descriptor of the socket, -1 when it is closed."""
         sock = self._transport.get_extra_info("socket")
@@ -232,7 +234,7 @@ class Connection(asyncio.Protocol):
                 log.warning("cut a connection of %s that does not read", self._label)
                 self._transport.abort()
             else:
-                asyncio.get_running_loop().call_later(STUCK, self._check_progress, now)
+                asyncio.get_running_loop().call_later(self._server.limits.stuck, self._check_progress, now)
 
     @property
     def _label(self) -> str:
@@ -293,7 +295,8 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def _give_up(self) -> None:
-        log.info("refused a connection from %s: it did not show the key within %g s", self._peer, HANDSHAKE)
+        seconds = self._server.limits.handshake
+        log.info("refused a connection from %s: it did not show the key within %g s", self._peer, seconds)
         self._transport.abort()
 
     def _acknowledge(self) -> None:
@@ -337,7 +340,7 @@ class Connection(asyncio.Protocol):
             while (frame := reader.next()) is not None:
                 self._take(frame)
                 taken += 1
-                if taken >= FRAMES_A_TURN or time.monotonic() > until:
+                if taken >= FRAMES_A_TURN or self._has_much_to_send() or time.monotonic() > until:
                     self._set_backlog(True)
                     asyncio.get_running_loop().call_soon(self._next_turn)
                     break
@@ -346,6 +349,11 @@ class Connection(asyncio.Protocol):
         except ProtocolError as error:
             self._refuse(str(error))
         server.flush()
+
+    def _has_much_to_send(self) -> bool:
+        """Tell whether the answers of this turn are as large as those may be that wait for their reader."""
+        outbox = self._attachment.outbox if self._attachment is not None else ()
+        return bool(outbox) and sum(map(len, outbox)) > self._server.limits.unsent
 
     def _next_turn(self) -> None:
         if self._backlog and not self._blocked:

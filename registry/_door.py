@@ -1,9 +1,9 @@
 """Who may knock, how many of them, and how often: what a server does with peers that have not shown the key.
 
-A stranger costs a descriptor and a few kilobytes, over TLS some forty, until it has shown the key, which it has
-`_connection.HANDSHAKE` seconds for. Of more than `strangers` at once the one that came first is dropped: who is honest
-is through long before so many others have come. A wrong key is answered late, and later the more of them there were, so
-that nobody tries many; who has the right one is never kept waiting.
+A stranger costs a descriptor and a few kilobytes, over TLS some forty, until it has shown the key, which it has some
+seconds for (`Limits.handshake`). Of too many at once (`Limits.strangers`) the one that came first is dropped: who is
+honest is through long before so many others have come. A wrong key is answered late, and later the more of them there
+were, so that nobody tries many; who has the right one is never kept waiting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 log = logging.getLogger("registry")
 
-STRANGERS = 1024
 WEAK = 16  # bytes that a key has at least where other hosts can reach the server
 PATIENCE = 0.05  # seconds before the answer to a first wrong key; it doubles with each
 LONGEST = 2.0  # seconds that an answer is held back at most
@@ -38,16 +37,6 @@ def weakness(key: bytes) -> str:
     return ""
 
 
-def strangers() -> int:
-    """Return how many strangers there may be: never so many that they have most of the files that may be open."""
-    try:
-        import resource
-    except ImportError:  # as on Windows
-        return STRANGERS
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return STRANGERS if soft == resource.RLIM_INFINITY else max(16, min(STRANGERS, soft // 4))
-
-
 class Guest(Protocol):
     """A connection whose peer has not shown the key."""
 
@@ -60,15 +49,15 @@ class Door:
     Args:
         now: A clock that does not run backwards, in seconds.
         later: Calls something after some seconds.
-        most: How many of them there may be; None is `strangers`.
+        most: How many of them there may be.
     """
 
     def __init__(
-        self, now: Callable[[], float], later: Callable[[float, Callable[[], object]], Any], most: int | None = None
+        self, now: Callable[[], float], later: Callable[[float, Callable[[], object]], Any], most: int
     ) -> None:
         self._now = now
         self._later = later
-        self._most = strangers() if most is None else most
+        self._most = most
         self._strangers: dict[Guest, None] = {}
         self._wrong = 0
         self._last_wrong = 0.0

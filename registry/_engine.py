@@ -51,7 +51,7 @@ from registry._losses import Losses
 from registry._objects import Hosted, bind
 from registry._outcomes import bound, check_durable, failure, is_stopped, is_verdict, named, outcome, stamp, unopened
 from registry._sessions import Reply, Session
-from registry._wire import DELETE, ERROR, OPERATORS, REPLY, Kind
+from registry._wire import DELETE, ERROR, LONGEST_WORD, OPERATORS, REPLY, Kind
 from registry.declarations import SharedObject
 from registry.errors import (
     DeclarationError,
@@ -591,7 +591,9 @@ class Engine:
         if method is None:
             exposed = hosted.declaration.interface.exposed
             if name not in exposed:
-                raise AttributeError(f"shared {hosted.title} exposes no {name!r}; it has {', '.join(exposed)}")
+                raise AttributeError(
+                    f"shared {hosted.title} exposes no {name[:LONGEST_WORD]!r}; it has {', '.join(exposed)}"
+                )
             method = hosted.methods[name] = bound(hosted, name)
         return method
 

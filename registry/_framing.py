@@ -25,8 +25,8 @@ class BadMessage(Exception):
     """What came is no message of this protocol; the connection is of no further use."""
 
 
-def cut(buffer: bytearray, limit: int = LARGEST) -> bytes | None:
-    """Take the first whole message out of what has arrived; None until there is one.
+def beginning(buffer: bytearray, limit: int = LARGEST) -> tuple[int, int] | None:
+    """Return where the first message begins that arrives, and its length; None until that is known.
 
     Raises:
         BadMessage: it is longer than `limit`, or its length makes no sense.
@@ -42,6 +42,19 @@ def cut(buffer: bytearray, limit: int = LARGEST) -> bytes | None:
         start = 12
     if not 0 <= length <= limit:
         raise BadMessage(f"a message of {length} bytes; at most {limit} are taken")
+    return start, length
+
+
+def cut(buffer: bytearray, limit: int = LARGEST) -> bytes | None:
+    """Take the first whole message out of what has arrived; None until there is one.
+
+    Raises:
+        BadMessage: as `beginning`.
+    """
+    found = beginning(buffer, limit)
+    if found is None:
+        return None
+    start, length = found
     if len(buffer) < start + length:
         return None
     message = bytes(memoryview(buffer)[start : start + length])

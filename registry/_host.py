@@ -20,12 +20,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from registry import _codec, _disclosure, _questions, _rights, _wire
-from registry._attachments import Attachment, Client, Files, Identity, Target, Threads, frames_of, joined
+from registry import _attachments, _bounds, _codec, _disclosure, _questions, _rights, _wire
+from registry._attachments import Attachment, Client, Files, Identity, Log, Target, Threads, Words
 from registry._engine import Engine
 from registry._events import (
     Advance,
@@ -35,16 +35,15 @@ from registry._events import (
     Create,
     Event,
     Halted,
-    Open,
     Output,
     OwnerEnded,
     Resumed,
     SessionEnded,
     Suspended,
-    Verdicts,
 )
 from registry._leases import Leases
-from registry._leaves import Caller, Parts
+from registry._leaves import Parts
+from registry._limits import Limits
 from registry._objects import Hosted, redacted
 from registry._sessions import Ranges
 from registry._wire import CALL, DELETE, OPERATORS, READ, SHOWN, Frame, Kind, ProtocolError
@@ -59,27 +58,6 @@ REMEMBERED_DELETIONS = 16_384
 WITH_ERRORS = (int(Kind.ERROR), int(Kind.STANDS))
 
 
-class Log(Protocol):
-    """Where events are kept; `syncs` counts how many times the disk was waited for."""
-
-    syncs: int
-
-    def append(self, event: Event, outputs: list[Output], verdicts: Verdicts) -> None:
-        """Add an event that has been applied, with what came out of it."""
-
-
-class Words(Protocol):
-    """The version words that caches hang on, see `_words`."""
-
-    told: _wire.Words | None
-
-    def move(self, touched: Iterable[tuple[int, object]]) -> None:
-        """Move the words of what a step has touched."""
-
-    def sample(self, number: int, key: object) -> bytes:
-        """Return the word that a read of an object hangs on, and what it is."""
-
-
 class Host(Leases):
     """One server life without its sockets.
 
@@ -89,6 +67,7 @@ class Host(Leases):
         seed: Random bytes for `hosting.call().random`.
         now: Seconds since 1970.
         lease: How long a session is believed that is silent, or has no connection, in seconds.
+        limits: What its clients may take of it.
         threads: Where threaded objects run; without it they are refused.
         control: Answers to questions to the server itself that only the shell can give, by verb. An answer that comes
             later is a function: it is called with what takes the answer.
@@ -100,6 +79,7 @@ class Host(Leases):
         engine: The state to go on from, as a log tells it; a new one without.
         files: Where large values lie that clients map; without, they are sent.
         words: What caches of reads hang on; without it none is cached.
+        room: Tells whether there is memory for more; without, there is.
         log: Where events are added. What comes out of one is then held until `release` says that it is safe.
         others: Trust domains of which there may be opaque values though nobody of them comes, and whether sessions of
             ours may read these.
@@ -113,6 +93,7 @@ class Host(Leases):
         seed: bytes,
         now: float,
         lease: float = 30.0,
+        limits: Limits | None = None,
         threads: Threads | None = None,
         control: Mapping[str, Callable[..., object]] | None = None,
         freshness: Callable[[dict[str, str], bool], str] | None = None,
@@ -124,8 +105,10 @@ class Host(Leases):
         files: Files | None = None,
         words: Words | None = None,
         others: Mapping[str, bool] | None = None,
+        room: _bounds.Room | None = None,
     ) -> None:
         super().__init__(lease)
+        self.limits = limits or Limits()
         self.declarations = declarations
         self.identity = identity
         self.engine = engine or Engine(declarations)
@@ -139,6 +122,7 @@ class Host(Leases):
         self.trusted = frozenset(domain for domain, trusted in (others or {}).items() if trusted)
         self._threads = threads
         self.control = dict(control or {})
+        self.usage: Callable[[], list[list[object]]] | None = None
         self._freshness = freshness
         self._warn = warn
         self._abandoned = abandoned
@@ -146,6 +130,7 @@ class Host(Leases):
         self._log = log
         self._files = files
         self._words = words
+        self.bounds = _bounds.Bounds(identity, self.limits, room)
         self._safe: float = inf if log is None else self.engine.index
         self._held: deque[tuple[int, Client, Output]] = deque()
         self._greetings: dict[tuple[str, bool], bytes] = {}
@@ -178,6 +163,8 @@ class Host(Leases):
             return  # fenced by a newer connection of the session, or by its end
         client.heard = now
         try:
+            if self._held and client.held >= self.limits.calls:
+                raise ProtocolError(f"{client.held} answers wait to be safe, and more are asked for")
             if frame.kind == CALL or frame.kind == READ:
                 self._call(client, frame, now)
             elif frame.kind == Kind.CANCEL:
@@ -241,12 +228,12 @@ class Host(Leases):
                 self._answer_attach(attachment, frame.generation, False, reason)
                 return  # without a session, since its client is about to begin another one
         if client is None:
-            caller = _caller(attachment, hello)
+            caller = _attachments.caller_of(attachment, hello)
+            self.bounds.crowd.check(attachment.pid, caller.host)
             client = Client(hello.key, caller, attachment.domain, attachment.pid, attachment.process, attachment.role)
             # What it sent to an earlier life has left no trace there, unless it was for a threaded object.
             client.before = hello.sent if hello.resumes else 0
-            self.clients[hello.key] = client
-            self._domains.add(client.domain)
+            self._enter(client)
         elif frame.generation <= client.generation:
             raise ProtocolError("a newer connection of this session is open")
         elif client.domain != attachment.domain or client.pid != attachment.pid:
@@ -281,9 +268,9 @@ class Host(Leases):
                 kind = output.kind
                 if output.words:
                     kind, body = SHOWN, output.words + body
-                outbox.append(_wire.pack(kind, body, generation, output.seq, 0, output.index))
+                outbox.extend(_wire.pack_row(kind, body, generation, output.seq, output.index))
             else:
-                outbox.extend(frames_of(attachment, output, body, self._files))
+                outbox.extend(_attachments.frames_of(attachment, output, body, self._files))
 
         client.deliver = deliver
         stale = self._freshness(hello.code, is_insider) if self._freshness is not None else ""
@@ -333,16 +320,25 @@ class Host(Leases):
             client.received = session.mark
             client.above = Ranges(session.above.rows())
             client.expires = now + self.lease
-            self.clients[client.key] = self._numbered[number] = client
-            self._domains.add(client.domain)
+            self._numbered[number] = client
+            self._enter(client)
             self._suspended[client.key] = None
             if session.waits and not session.away:
                 self._feed(Suspended(now=now, session=number))
 
     def adopt(self, client: Client) -> None:
-        """Take a session of another protocol. Its shell sets `Client.deliver`, and feeds it by `submit`."""
+        """Take a session of another protocol. Its shell sets `Client.deliver`, and feeds it by `submit`.
+
+        Raises:
+            ProtocolError: Its peer has too many.
+        """
+        self.bounds.crowd.check(client.pid, client.caller.host)
+        self._enter(client)
+
+    def _enter(self, client: Client) -> None:
         self.clients[client.key] = client
         self._domains.add(client.domain)
+        self.bounds.crowd.enter(client)
 
     def resume(self, client: Client, now: float) -> None:
         """Believe a session again for as long as its shell does."""
@@ -363,6 +359,7 @@ class Host(Leases):
         """End a session: a goodbye, a death, or a lease that ran out. What it held goes on in this step."""
         if self.clients.pop(client.key, None) is None:
             return
+        self.bounds.crowd.leave(client)
         self._suspended.pop(client.key, None)
         self._leased.pop(client.key, None)
         client.attachment = None
@@ -413,20 +410,7 @@ class Host(Leases):
 
     def _open(self, client: Client, now: float) -> None:
         """Make the session known to the engine, at its first call that is not a read."""
-        who = client.caller
-        self._feed(
-            Open(
-                now=now,
-                key=client.key,
-                label=who.label,
-                domain=client.domain,
-                host=who.host,
-                pid=who.pid,
-                command=who.command,
-                process=client.process,
-                role=client.role,
-            )
-        )
+        self._feed(client.opening(now))
         client.number = self.engine.session_of(client.key)
         self._numbered[client.number] = client
 
@@ -438,7 +422,21 @@ class Host(Leases):
 
     # -- calls
 
+    def _call_unread(self, client: Client, frame: Frame, now: float) -> None:
+        """Refuse a call whose arguments were not kept; if it has been answered, it is again."""
+        call = _bounds.unread(client, frame, now)
+        if client.slow and self._is_slow(client, call):
+            return
+        if client.number and self.engine.knows(client.number, call.seq):
+            self._feed(call)
+            return
+        self._check_room(client)
+        self._refuse(client, call.seq, self.bounds.unread(bytes(frame.body).decode()))
+
     def _call(self, client: Client, frame: Frame, now: float) -> None:
+        if frame.flags == _wire.UNREAD:
+            self._call_unread(client, frame, now)
+            return
         body = _wire.decode_call(frame.body)
         sequence = frame.sequence
         if frame.received >= sequence:
@@ -459,16 +457,18 @@ class Host(Leases):
                 definition = _wire.decode_definition(raw)
             elif number == _wire.RECEIVED_SET:
                 above = _wire.decode_sequences(raw)
+                _bounds.check_number(above, _bounds.MOST_TOLD, "acknowledgements")
                 if max(above, default=0) >= sequence:
                     raise ProtocolError("a call acknowledges replies of later calls")
             elif number == _wire.GRANTS:
                 grants = tuple(_wire.decode_grants(raw))
+                _bounds.check_number(grants, _bounds.MOST_GRANTS, "grants")
             elif number == _wire.REMAINING:
                 seconds = _wire.decode_float(raw)
                 remaining = None if seconds == inf else max(0.0, seconds)
             elif number == _wire.BUFFERS:
                 try:
-                    arguments = joined(client.attachment, arguments, _wire.split_items(raw), self._files)
+                    arguments = _attachments.joined(client.attachment, arguments, _wire.split_items(raw), self._files)
                 except LookupError:
                     self._ask_again(client, sequence)
                     return
@@ -528,11 +528,15 @@ class Host(Leases):
             client.unpin()
 
     def _define(self, client: Client, handle: int, typeid: str, name: str, definition: bytes) -> Target:
-        known = client.handles.get(handle)
+        _bounds.check_names(typeid, name)
+        handles = client.handles
+        known = handles.pop(handle, None)  # so that those which were told last stand last, as their client counts them
         target = Target(typeid, name, definition, self.declarations.get(typeid))
         if known is not None and (known.typeid, known.name) == (typeid, name):
             target.number = known.number
-        client.handles[handle] = target
+        handles[handle] = target
+        if len(handles) > self.limits.handles:
+            del handles[next(iter(handles))]
         return target
 
     def submit(self, client: Client, target: Target, call: Call, sample: Sample | None = None) -> None:
@@ -580,6 +584,11 @@ class Host(Leases):
         if call.method in target.readonly:
             self._read(client, call, sample)
             return
+        if (room := self.bounds.room) is not None:
+            room.left -= len(call.arguments) if type(call.arguments) is bytes else _bounds.length_of(call.arguments)
+            tight = room.left < 0 or call.now >= room.until
+            if tight and self._refused(client, call, self.bounds.growing(call, hosted)):
+                return
         if not client.number:
             self._open(client, call.now)
         if call.session != client.number:
@@ -622,8 +631,8 @@ class Host(Leases):
         session = self.engine.sessions.get(client.number)
         if session is not None:
             held += len(session.waits) + len(session.replies)
-        if held >= _wire.IN_FLIGHT:
-            raise ProtocolError(f"more than {_wire.IN_FLIGHT} calls are unanswered or unacknowledged")
+        if held >= self.limits.calls:
+            raise ProtocolError(f"more than {self.limits.calls} calls are unanswered or unacknowledged")
 
     def _note_deleted(self, number: int) -> None:
         """Remember that an object is gone, so that each handle of it is told so once."""
@@ -656,6 +665,8 @@ class Host(Leases):
             if client.is_reader or call.method in OPERATORS:
                 reason = _rights.not_made(target.title) if client.is_reader else "nothing has that name"
                 self._refuse(client, call.seq, NoSuchObject(target.title, reason))
+                return None
+            if self._refused(client, call, self.bounds.making(call, len(self.engine.objects))):
                 return None
             if not client.number:
                 self._open(client, call.now)
@@ -696,6 +707,9 @@ class Host(Leases):
         if call.seq <= client.before:
             reason = "the server that it was made to is gone, and a threaded object leaves no trace of what it did"
             self._refuse(client, call.seq, OutcomeUnknown(f"{target.typeid}:{target.name}.{call.method}()", reason))
+            return
+        if not self._threads.has_room(client, call.owner):
+            self._refuse(client, call.seq, self.bounds.no_thread(call))
             return
         client.slow[call.seq] = None
         self._threads.submit(client, call, declaration, target.definition)
@@ -808,6 +822,7 @@ class Host(Leases):
         """Send an output to its session once it may leave; what it comes from is safe then."""
         if output.index > self._safe:
             self._held.append((output.index, client, output))
+            client.held += 1
         elif client.deliver is not None:
             # While the session has no connection nothing is lost: a change is remembered, a read is asked again.
             client.deliver(output)
@@ -818,19 +833,18 @@ class Host(Leases):
         held = self._held
         while held and held[0][0] <= index:
             _, client, output = held.popleft()
+            client.held -= 1
             if client.deliver is not None:
                 client.deliver(output)
+
+    def _refused(self, client: Client, call: Call, error: Exception | None) -> bool:
+        """Refuse a call if there is an error; tell whether there is."""
+        if error is not None:
+            self._refuse(client, call.seq, error)
+        return error is not None
 
     def _refuse(self, client: Client, seq: int, error: Exception) -> None:
         """Answer a call that does not reach the engine, in the same way if it comes again."""
         body = _codec.encode_exception(error)
         output = client.slow[seq] = Output(client.number, seq, Kind.ERROR, body, self.engine.index)
         self.deliver(client, output)
-
-
-def _caller(attachment: Attachment, hello: _wire.Attach) -> Caller:
-    """Return how people are told of a new session: by the kernel's word where there is one, else by the client's."""
-    label = hello.label or attachment.label
-    if attachment.pid is None:
-        return Caller(hello.host, hello.pid, hello.command, "", label)
-    return Caller(attachment.host or hello.host, attachment.pid, attachment.command or hello.command, "", label)

@@ -57,7 +57,7 @@ class Joining(Line):
     _told: bool
     _tell: Exception | None
     _untold: Exception | None
-    _defined: set[int]
+    _defined: dict[int, None]
 
     @property
     def label(self) -> str:
@@ -200,7 +200,7 @@ class Joining(Line):
                 return
             self._reader = reader
             self.files = files
-            self._defined = set()
+            self._defined = {}
             self._known = True
             is_another, self._life = self._life != dialed.greeting.life, dialed.greeting.life
             self.lease, self.heard = answer.lease, sent

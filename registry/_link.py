@@ -40,6 +40,7 @@ from registry.errors import (
     CallTimeout,
     Closed,
     LockLost,
+    NotShareable,
     OutcomeUnknown,
     RegistryError,
     RemoteError,
@@ -125,7 +126,7 @@ class Link(Joining):
         self._life = b""  # of the server that it was attached to last
         self._owners = 0
         self._told = False
-        self._defined: set[int] = set()
+        self._defined: dict[int, None] = {}  # the handles that the server knows, those told last at the end
         # The grants of exclusive locks that this process has, by type and name: numbers, and the threads that got them.
         self.given: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
@@ -465,6 +466,8 @@ class Link(Joining):
 
     def _run(self, slot: Pending, deadline: float | None) -> Frame:
         self._check_usable()
+        if type(slot.arguments) is not bytes or len(slot.arguments) > _wire.SMALL:
+            self._check_size(slot)
         local = self._each.mine
         if local.session != self.key:
             self._enter_session(local)
@@ -524,6 +527,23 @@ class Link(Joining):
         except BaseException as error:
             self._give_up(slot, error)
             raise
+
+    def _check_size(self, slot: Pending) -> None:
+        """Refuse a call whose arguments the server would refuse; nothing is sent of them.
+
+        Raises:
+            NotShareable: They are larger than it takes.
+        """
+        arguments = slot.arguments
+        parts = (arguments.head, *arguments.buffers) if isinstance(arguments, Parts) else (arguments,)
+        length = sum(map(len, parts))
+        most = self.greeting.limits["arguments"] if self.greeting is not None else _wire.MAX_VALUE
+        if length > most:
+            raise NotShareable(
+                f"the arguments of {slot.title}",
+                f"they have {length} bytes, and server {self.label} takes {most} in one call, its limit 'arguments'. "
+                "Put them in parts, or serve with --limit arguments=SIZE",
+            )
 
     def _register(self, slot: Pending) -> None:
         """Give a call its number and write it, if there is a connection; `_sending` is held."""
@@ -596,6 +616,7 @@ class Link(Joining):
         """Write a call to the present connection; `_sending` is held."""
         arguments = slot.arguments
         body: bytes | list[_wire.Buffer]
+        is_told = False
         if slot.kind == CONTROL:
             body = _wire.encode(_wire.ControlBody(slot.method, msgspec.Raw(arguments)))  # type: ignore[arg-type]
         elif slot.fields is None and remaining is None and type(arguments) is bytes and slot.handle in self._defined:
@@ -604,7 +625,8 @@ class Link(Joining):
             body = head + arguments if len(arguments) <= _wire.SMALL else [head, arguments]
         else:
             fields = slot.fields
-            if slot.handle not in self._defined or remaining is not None:
+            is_told = slot.handle not in self._defined or remaining is not None
+            if is_told:
                 fields = dict(fields or {})
                 if remaining is not None:
                     fields[_wire.REMAINING] = msgspec.Raw(_wire.encode(max(0.0, remaining)))
@@ -616,10 +638,19 @@ class Link(Joining):
             body = _wire.call_pieces(call, list(map(self._item, parts))) if parts else _wire.encode(call)
         before, slot.sent = slot.sent, True
         kind = CALL if slot.kind == READ and self.words is None else slot.kind
-        if self._send_frame(kind, slot.seq, body):
-            self._defined.add(slot.handle)
-        else:
+        if not self._send_frame(kind, slot.seq, body):
             slot.sent = before  # what is not whole is not run
+        elif is_told:
+            self._note_told(slot.handle)
+
+    def _note_told(self, handle: int) -> None:
+        """Note that the server knows what a handle stands for. Of too many it forgets what it was told first."""
+        defined = self._defined
+        defined.pop(handle, None)
+        defined[handle] = None
+        # Some fewer than it keeps: where a signal handler has raised before this, it knows one more than we do.
+        if self.greeting is not None and len(defined) > self.greeting.limits["handles"] * 7 // 8:
+            del defined[next(iter(defined))]
 
     def _head(self, slot: Pending) -> bytes:
         """Return how the body of such a call begins; its arguments are the rest of it."""

@@ -13,6 +13,8 @@ from registry.declarations import SharedObject
 from registry.errors import DefinitionConflict, NotShareable
 from registry.hosting import Waiter, Waiters
 
+# Methods of Python's containers that remove something and add nothing.
+REMOVING = frozenset({"__delitem__", "clear", "discard", "pop", "popitem", "popleft", "remove"})
 NO_ARGUMENTS = _codec.encode([[], {}])
 
 
@@ -30,6 +32,7 @@ class Hosted:
         passes_over: Whether those who wait in it are passed over while their session has no connection.
         stopped: Why it refuses further calls, or empty.
         gives_back: Its methods that only give back what a grant gave.
+        frees: Its methods that never make it hold more.
         keyed: Its methods that touch only what their first argument names.
     """
 
@@ -39,6 +42,7 @@ class Hosted:
         "changed",
         "declaration",
         "definition",
+        "frees",
         "gives_back",
         "instance",
         "keyed",
@@ -95,6 +99,7 @@ class Hosted:
         self.tells_giving_up = hasattr(instance, "gave_up")
         self.passes_over = hasattr(instance, "came_back")
         self.gives_back = frozenset(getattr(instance, "gives_back", ()))
+        self.frees = frozenset(getattr(instance, "frees", REMOVING))
 
     def check(self, arguments: bytes) -> None:
         """Compare the arguments of a later use with those that the object was made with.

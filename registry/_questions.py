@@ -72,7 +72,10 @@ def greeting(host: Host, role: str, is_insider: bool) -> bytes:
     """Return what a client of a role is told in the handshake's answer."""
     # Each row by itself: a client reads those of the types that it uses.
     types = {typeid: _codec.encode(each.interface.pack()) for typeid, each in host.declarations.items()}
-    return _codec.encode({"protocol": _wire.VERSION, **introduction(host, is_insider), "role": role, "types": types})
+    limits = host.limits.told()
+    return _codec.encode(
+        {"protocol": _wire.VERSION, **introduction(host, is_insider), "role": role, "types": types, "limits": limits}
+    )
 
 
 def status(host: Host, client: Client) -> dict[str, object]:
@@ -89,6 +92,7 @@ def status(host: Host, client: Client) -> dict[str, object]:
         "safe": host.safe,
         "syncs": host.syncs,
         "types": sorted(host.declarations),
+        "limits": host.usage() if host.usage is not None else [],
     }
 
 

@@ -72,6 +72,7 @@ class Mapped(mmap.mmap):
     def __del__(self) -> None:
         if self.path and self.pid == os.getpid():
             length = len(self)
+            self.shelf.held -= length
             try:
                 self.close()
             except BufferError:
@@ -85,10 +86,12 @@ class Shelf:
     Attributes:
         path: the directory.
         size: of the file system that it is on, in bytes.
+        held: how many bytes its files have that are the server's.
     """
 
     def __init__(self, path: str, lock: int) -> None:
         self.path = path
+        self.held = 0
         self._lock = lock
         self._count = 0
         self._spared = 0
@@ -156,6 +159,7 @@ class Shelf:
         finally:
             os.close(descriptor)
         mapped.path, mapped.pid, mapped.shelf = path, os.getpid(), self
+        self.held += length
         return memoryview(mapped)
 
     def retire(self, path: str, length: int) -> None:

@@ -18,10 +18,11 @@ from registry._attachments import Client
 from registry._events import Call
 from registry._host import Host
 from registry._leaves import Parts
+from registry._limits import Limits
 from registry._objects import Hosted, bind
 from registry._outcomes import bound, outcome, stamp, unopened
 from registry._rights import not_made
-from registry._wire import Kind
+from registry._wire import LONGEST_WORD, Kind
 from registry.declarations import SharedObject
 from registry.errors import NoSuchObject
 
@@ -30,13 +31,21 @@ class _Worker:
     """The thread of one owner: its calls, one after the other."""
 
     def __init__(self, name: str) -> None:
+        self._runs = False
         self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         while (job := self.jobs.get()) is not None:
+            self._runs = True
             job()
+            self._runs = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do; one that has just taken a call does that before it ends."""
+        return not self._runs and self.jobs.empty()
 
 
 class ThreadedObjects:
@@ -44,11 +53,13 @@ class ThreadedObjects:
 
     Args:
         post: Runs a function on the host's own thread; may be called from any thread.
+        limits: How many threads and objects there may be.
     """
 
-    def __init__(self, post: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(self, post: Callable[[Callable[[], None]], object], limits: Limits | None = None) -> None:
         self.host: Host | None = None
         self._post = post
+        self._limits = limits or Limits()
         self._objects: dict[tuple[str, str], Hosted] = {}
         # The sessions that objects of a call end with.
         self._owned: dict[tuple[str, str], bytes] = {}
@@ -56,6 +67,30 @@ class ThreadedObjects:
         self._workers: dict[tuple[bytes, int], _Worker] = {}
         # Whether a call runs or has been withdrawn: whoever says so first. `setdefault` of a dict is atomic.
         self._runs: dict[tuple[bytes, int], bool] = {}
+
+    def has_room(self, client: Client, owner: int) -> bool:
+        """Tell whether an owner has a thread, or can get one: where all are made, one that idles ends for it.
+
+        One session can have a quarter of them.
+        """
+        if (client.key, owner) in self._workers:
+            return True
+        own = [key for key in self._workers if key[0] == client.key]
+        if len(own) >= self._limits.threads // 4:
+            return self._end_idle(own)
+        return len(self._workers) < self._limits.threads or self._end_idle(list(self._workers))
+
+    def _end_idle(self, keys: list[tuple[bytes, int]]) -> bool:
+        for key in keys:
+            if self._workers[key].is_idle:
+                self._workers.pop(key).jobs.put(None)
+                return True
+        return False
+
+    @property
+    def count(self) -> int:
+        """How many threads there are."""
+        return len(self._workers)
 
     def submit(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None:
         """Run a call on its owner's thread."""
@@ -118,7 +153,7 @@ class ThreadedObjects:
         try:
             hosted = self._hosted(client, call, declaration, definition)
             if call.method not in declaration.interface.exposed:
-                raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method!r}")
+                raise AttributeError(f"shared {call.typeid}:{call.name} exposes no {call.method[:LONGEST_WORD]!r}")
             args, kwargs = _codec.decode_arguments(call.arguments, incoming=stamp(client.domain), rows=unopened)
             return outcome(hosted, bound(hosted, call.method)(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - what a user's object raises is its caller's to know
@@ -139,6 +174,8 @@ class ThreadedObjects:
         return hosted
 
     def _make(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> Hosted:
+        if self.host is not None and (error := self.host.bounds.making(call, len(self._objects))) is not None:
+            raise error
         args, kwargs, bound = bind(declaration, definition)
         maker, made = client.label, time.time()
         hosted = Hosted(0, declaration, call.name, definition, bound, maker=maker, made=made, session=0)

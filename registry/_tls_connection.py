@@ -1,7 +1,7 @@
 """One connection of a server that speaks TLS: what `_connection` does, with encrypted bytes below.
 
 The handshake of TLS is made here and not by the loop, which would show a connection only once that is done: a stranger
-is one from its first moment on. It counts at the door, has ten seconds for both handshakes together, and is told why
+is one from its first moment on. It counts at the door, has the time of one handshake for both together, and is told why
 it is refused, as far as TLS has words for that.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry import _auth, _tls
-from registry._connection import HANDSHAKE, UNSENT, Connection
+from registry._connection import Connection
 
 if TYPE_CHECKING:
     from registry.server import ManagerServer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("registry")
 
 A_TURN = 1 << 20  # bytes that are encrypted for one connection in a turn, so that others need not wait for more
-SILENCE = HANDSHAKE / 2  # seconds after which a peer that says nothing is taken for one that speaks no TLS
+SILENCE = 5.0  # seconds after which a peer that says nothing is taken for one that speaks no TLS
 
 
 class TlsWriter:
@@ -34,6 +34,7 @@ class TlsWriter:
         layer: What encrypts.
         soon: Calls something in the loop's next turn.
         pause, resume: Called when more waits than should, and when nothing does any more.
+        most: How many bytes should wait at most.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class TlsWriter:
         soon: Callable[[Callable[[], object]], object],
         pause: Callable[[], object],
         resume: Callable[[], object],
+        most: int = 1 << 20,
     ) -> None:
         self.raw = transport
         self._layer = layer
         self._soon = soon
         self._pause = pause
         self._resume = resume
+        self._most = most
         self._waiting: deque[memoryview] = deque()  # then the transport takes nothing, or the next turn sees to it
         self._size = 0
         self._is_held = False  # the transport takes nothing more for now
@@ -69,7 +72,7 @@ class TlsWriter:
         self._size += len(data)
         if len(self._waiting) == 1:
             self._pump()
-        if self._size > UNSENT:
+        if self._size > self._most:
             self._note_pause()
 
     def hold(self) -> None:
@@ -152,7 +155,8 @@ class TlsConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         soon = asyncio.get_running_loop().call_soon
-        self._writer = TlsWriter(transport, self._layer, soon, super().pause_writing, super().resume_writing)
+        pause, resume, most = super().pause_writing, super().resume_writing, self._server.limits.unsent
+        self._writer = TlsWriter(transport, self._layer, soon, pause, resume, most)
         super().connection_made(self._writer)  # type: ignore[arg-type] # it has what a connection uses
 
     def _begin(self) -> None:

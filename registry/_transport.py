@@ -40,6 +40,8 @@ SILENCE = (
     "kind, or stands still"
 )
 SHORTEST, LONGEST = 0.01, 1e9  # seconds of a lease that is believed
+# What a server allows that does not say.
+USUAL = {"arguments": _wire.MAX_VALUE, "calls": _wire.IN_FLIGHT, "handles": sys.maxsize}
 _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -110,6 +112,7 @@ class Greeting:
 
     Attributes:
         life: 16 random bytes that name this life of the server.
+        limits: What this side keeps to by itself, see `_limits.Limits.told`.
         table: The shared types by typeid; a row that cannot be read raises `ServerNotFound` when it is asked for.
         role: What this process may do there, by the key that it has shown.
         label: The server as errors name it: ``'default' (pid 812, since 10:03)``.
@@ -135,10 +138,23 @@ class Greeting:
             self.realm = _field(fields, "realm", str, "")
             self.durable = _field(fields, "log", str, "memory") != "memory"  # it can go on in another life
             self.protocol = _field(fields, "protocol", int)
+            self.limits = {**USUAL, **_limits(_field(fields, "limits", dict, {}))}
             self.table = Table(_field(fields, "types", dict), address)
             self.label = f"{self.name!r} (pid {self.pid}, since {_clock(self.since)})"
         except (LookupError, TypeError, ValueError, ArithmeticError, OSError, NotShareable) as error:
             raise _unreadable(address, error) from error
+
+
+def _limits(told: dict[Any, Any]) -> dict[str, int]:
+    """Return what a server tells of its limits, as far as it is known here.
+
+    Raises:
+        ValueError: It is no number of anything.
+    """
+    found = {name: told[name] for name in USUAL if name in told}
+    if not all(type(value) is int and value > 0 for value in found.values()):
+        raise ValueError(f"it tells of the limits {found!r}")
+    return found
 
 
 def _field(fields: Any, name: str, kind: type[T], *default: T) -> T:

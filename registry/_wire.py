@@ -52,7 +52,7 @@ items are sent from where they lie.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -68,6 +68,7 @@ HEADER_SIZE = HEADER.size
 _pack, _unpack = HEADER.pack, HEADER.unpack_from
 MORE = 1
 PARTS = 2
+UNREAD = 128  # never on the wire: a body that was not kept; in its place stands why, as text
 SMALL = 64 * 1024  # bytes up to which a body is cut out of what has arrived; a larger one is put together by itself
 
 
@@ -114,6 +115,9 @@ IGNORED_FROM = 64
 
 DEFAULT_OWNER = 1
 LONGEST_THREAD = 100  # letters of a thread's name that are kept
+LONGEST_LABEL = 200  # and of what a process says of itself: label, host and command
+LONGEST_NAME = 4096  # letters of the name of an object
+LONGEST_WORD = 256  # letters of the name of a type or a method
 
 HEARTBEAT_BODY = 16  # bytes that a heartbeat may hold
 STAMP = struct.Struct("!d")  # what clients put there: when it was sent, in seconds by their clock
@@ -281,6 +285,13 @@ def pack_pieces(
     return [row for row in rows if row]
 
 
+def pack_row(kind: int, body: bytes, generation: int, sequence: int, applied: int) -> list[Buffer]:
+    """Return the frame of a server's answer, whole if it is small; a large body is not copied."""
+    if len(body) <= SMALL:
+        return [_pack(len(body), kind, 0, 0, generation, sequence, 0, applied) + body]
+    return pack_pieces(kind, [body], generation=generation, sequence=sequence, applied=applied)
+
+
 def call_pieces(body: CallBody, items: list[Item]) -> list[Buffer]:
     """Return the body of a call with items beside its arguments."""
     fields = {**(body.fields or {}), BUFFERS: msgspec.Raw(b"")}  # the last one, so that what follows is its value
@@ -330,13 +341,34 @@ class Reader:
     the parts of one value, whose sum is bounded by `limit`. A body of some size is put together where it stays: each of
     its bytes is copied once.
 
+    Args:
+        limit: How many bytes a value may have.
+        admit: Asked before the body of a call that is not small is kept, with the bytes that it will have and those
+            that are here: it returns why it is not to be, or an empty text. What is not kept is dropped as it comes,
+            and its message is marked `UNREAD`. Of other kinds only small messages are taken.
+
     Attributes:
         missing: How many bytes the frame that is being put together has still to bring, as far as that is known.
     """
 
-    __slots__ = ("_buffer", "_frame", "_head", "_is_idle", "_large", "_limit", "_start", "missing")
+    __slots__ = (
+        "_admit",
+        "_buffer",
+        "_frame",
+        "_head",
+        "_is_idle",
+        "_large",
+        "_limit",
+        "_most",
+        "_start",
+        "_why",
+        "missing",
+    )  # fmt: skip
 
-    def __init__(self, limit: int = MAX_VALUE) -> None:
+    def __init__(self, limit: int = MAX_VALUE, admit: Callable[[int, int], str] | None = None) -> None:
+        self._admit = admit
+        self._most = MAX_BODY if admit is None else SMALL  # of a body that nobody needs to be asked about
+        self._why = ""  # why what is being put together is not kept
         self._buffer = bytearray()
         self._start = 0
         self._limit = limit
@@ -352,7 +384,8 @@ class Reader:
             self._is_idle = False
         if self.missing:
             part = memoryview(data)[: self.missing]
-            self._large += part
+            if not self._why:
+                self._large += part
             self.missing -= len(part)
             if len(part) == len(data):
                 return
@@ -370,7 +403,7 @@ class Reader:
         """
         if self._is_idle and len(data) >= HEADER_SIZE:
             length, kind, flags, reserved, generation, sequence, received, applied = _unpack(data)
-            if length == len(data) - HEADER_SIZE <= MAX_BODY and not flags and not reserved:
+            if length == len(data) - HEADER_SIZE <= self._most and not flags and not reserved:
                 return Frame(kind, generation, sequence, received, applied, data[HEADER_SIZE:])
         self.feed(data)
         return None
@@ -416,11 +449,24 @@ class Reader:
                 self._start = end
                 self._is_idle = end == len(buffer)
                 return Frame(kind, generation, sequence, received, applied, body)
+            if self._admit is not None and not self._why:
+                self._why = self._ask(self._admit, kind, length)
             with memoryview(buffer) as view, view[start + HEADER_SIZE : start + HEADER_SIZE + length] as part:
-                self._large += part
+                if not self._why:
+                    self._large += part
                 self.missing = length - len(part)
                 self._start = start + HEADER_SIZE + len(part)
             self._frame = header
+
+    def _ask(self, admit: Callable[[int, int], str], kind: int, length: int) -> str:
+        """Ask whether a body is to be kept; what was kept of one that is not is dropped."""
+        if kind not in (CALL, READ) and length > SMALL:
+            raise ProtocolError(f"a frame of kind {kind} with {length} bytes; at most {SMALL} are taken")
+        here = len(self._large)
+        why = admit(here + length, here)
+        if why:
+            self._large = bytearray()
+        return why
 
     def _end_large(self, header: tuple[int, ...]) -> Frame | None:
         """Return the message whose last frame is here; None where it goes on."""
@@ -430,6 +476,9 @@ class Reader:
             self._head = (kind, sequence)
             return None
         self._head = None
+        if self._why:
+            why, self._why = self._why.encode(), ""
+            return Frame(kind, generation, sequence, received, applied, why, UNREAD)
         large, self._large = self._large, bytearray()
         body = bytes(large) if len(large) <= SMALL else memoryview(large).toreadonly()
         return Frame(kind, generation, sequence, received, applied, body, flags)  # type: ignore[arg-type]

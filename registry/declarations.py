@@ -70,7 +70,7 @@ RESERVED: Final = frozenset(
 
 # Called by the engine, hence not by clients unless `exposed` names them.
 _ENGINE_METHODS = frozenset(
-    "blocked_by came_back due gave_up gives_back holders holds load".split()
+    "blocked_by came_back due frees gave_up gives_back holders holds load".split()
     + "owner_ended state statistics take_away take_back vacant went_away".split()
 )
 

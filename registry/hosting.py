@@ -56,6 +56,11 @@ Optional methods of a hosted class that the engine calls, each as a step of its 
 ``gives_back``
     No method, but the names of methods that only give back what a grant gave, such as ``("release",)``. They run
     although another grant of their caller is lost, which any other call would be refused for.
+``frees``
+    No method either, but the names of methods that never make the object hold more, such as ``("get",)``. They run
+    although the server has no memory left for calls that add something, as those in ``gives_back`` do. A class that
+    says nothing has the methods by which Python's containers remove something: ``clear``, ``discard``, ``pop``,
+    ``popitem``, ``popleft``, ``remove`` and ``__delitem__``.
 ``state()`` and ``load(state)``
     The whole state as typed values, and back. Needed only where attributes do not tell it.
 ``statistics()``

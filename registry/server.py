@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from registry import __version__, _addresses, _peers, _plugins, _rights, _shelf, _words
+from registry import __version__, _addresses, _peers, _plugins, _rights, _room, _shelf, _words
 from registry._addresses import Place
 from registry._attachments import Client, Identity
 from registry._connection import Connection
@@ -35,6 +35,7 @@ from registry._door import Door, weakness
 from registry._durability import Durability
 from registry._host import Host
 from registry._lifelines import Lifelines
+from registry._limits import Limits
 from registry._listening import listen_tcp, listen_unix
 from registry._log import Recovered
 from registry._process import garbage_spared, new_loop, signals_taken
@@ -44,6 +45,7 @@ from registry._stock import StockSessions
 from registry._threads import ThreadedObjects
 from registry._tls import Renewed
 from registry._tls_connection import TlsConnection
+from registry._usage import usage
 from registry.errors import AccessDenied, PluginError
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class ManagerServer:
             show a certificate that one of these has signed. They are read again when they change.
         certificates: Roles by the names in clients' certificates, such as ``{"CN:dashboard": "read"}``, with a
             ``"ca"`` of `tls`. A client has the lesser of this role and that of its key; without any of the names, none.
+        limits: What clients may take of it, by name: numbers, or texts such as ``"512M"``. Each has a default.
 
     Raises:
         AccessDenied: The address can be reached from other hosts, and nothing allows that; two roles have one key; when
@@ -106,6 +109,7 @@ class ManagerServer:
         insecure_network: bool = False,
         tls: Mapping[str, str | os.PathLike[str]] | None = None,
         certificates: Mapping[str, str] | None = None,
+        limits: Limits | Mapping[str, object] | None = None,
     ) -> None:
         self._address = _addresses.parse(address)
         if self._address.kind not in ("unix", "tcp", "tls"):
@@ -134,6 +138,7 @@ class ManagerServer:
         self.trust = trust
         self.no_md5 = no_md5
         self.lease = lease
+        self.limits = _room.chosen(Limits.of(limits))
         self.idle_limit: float | None = None
         self.gid: int | None = None  # of a group whose members may connect to the socket
         self.notes: dict[str, Any] = {}
@@ -144,6 +149,7 @@ class ManagerServer:
         self._durability: Durability | None = None
         self._shelf: _shelf.Shelf | None = None
         self._words: _words.WordFile | None = None
+        self._room: _room.ServersRoom | None = None
         self._is_stamping = False
         self._tls: Renewed | None = None
         self._directory: str | None = None  # instead of the one that belongs to the address
@@ -162,7 +168,7 @@ class ManagerServer:
         self._freshness = (0.0, "")
         self._idle_since: float | None = None
         self._offset = time.time() - time.monotonic()
-        self.door = Door(time.monotonic, self._later)
+        self.door = Door(time.monotonic, self._later, self.limits.strangers or 1)
         self.domain = _peers.trust_domain(os.geteuid()) if hasattr(os, "geteuid") else ""
         self.keys: dict[str, bytes] = {}  # by the roles that they give
         self.host: Host
@@ -207,6 +213,7 @@ class ManagerServer:
             self._check_keys()
             if self.gid is not None:
                 _addresses.admit(place, self.gid, with_key=not self._role_keys)
+            self._room = self._measure()
             recovered = self._recover(place)
             if self._durability is not None:
                 self.domain = self._durability.origin
@@ -222,6 +229,8 @@ class ManagerServer:
             self._release()
             raise
         self._shelf = shelf = self._open_shelf()
+        if self._room is not None:
+            self._room.shelf = shelf
         threads = self._open_threads()
         self.host = Host(
             {} if self._private else self.plugins.declarations,
@@ -244,6 +253,7 @@ class ManagerServer:
             seed=os.urandom(32),
             now=self.now(),
             lease=self.lease,
+            limits=self.limits,
             threads=threads,
             control={
                 "stop": self._asked_to_stop,
@@ -259,7 +269,9 @@ class ManagerServer:
             files=shelf,
             words=self._words,
             others=self._durability.others if self._durability is not None else None,
+            room=self._room,
         )
+        self.host.usage = self._usage
         threads.host = self.host
         self._threads = threads
         self.stock = self._open_stock()
@@ -361,7 +373,7 @@ class ManagerServer:
                 raise PluginError(self.plugins.origin(typeid).name, reason)
 
     def _open_threads(self) -> Any:
-        return ThreadedObjects(self._post)
+        return ThreadedObjects(self._post, self.limits)
 
     def _open_stock(self) -> Any:
         return StockSessions(self)
@@ -483,6 +495,9 @@ class ManagerServer:
         words, self._words = self._words, None
         if words is not None:
             words.close()
+        room, self._room = self._room, None
+        if room is not None:
+            room.close()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -491,6 +506,15 @@ class ManagerServer:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
+
+    def _measure(self) -> _room.ServersRoom | None:
+        """Begin to count what memory this process takes, if the system tells."""
+        try:
+            return _room.ServersRoom(self.limits.stored, log=self.log != "memory")
+        except (AttributeError, OSError, ValueError) as error:
+            if self.limits.stored is not None:
+                log.warning("the limit 'stored' cannot be kept, since this system does not tell of memory: %s", error)
+            return None
 
     def _open_shelf(self) -> _shelf.Shelf | None:
         """Make the directory of large values, for clients that see it."""
@@ -588,6 +612,10 @@ class ManagerServer:
             "state": self._durability.path if self._durability is not None else "",
         }
 
+    def _usage(self) -> list[list[object]]:
+        """Tell how far the limits are used."""
+        return usage(self.limits, self.host, self.door, self._threads, self._connections)
+
     def _post(self, function: Callable[[], None]) -> None:
         """Run something on the loop's thread, and send what comes out of it."""
 
@@ -644,6 +672,10 @@ class ManagerServer:
         self._timer = None
         self.host.fire(self.now())
         self.flush()
+
+    def why_unread(self, length: int, here: int) -> str:
+        """Return why the arguments of a call are not to be kept; empty if they are. See `Bounds.why_unread`."""
+        return self.host.bounds.why_unread(length, self.now(), here)
 
     def stamp(self) -> None:
         """Let the caches of clients answer, from now on for as long as there is any client."""
@@ -740,6 +772,9 @@ class ManagerServer:
         if self._words is not None:
             self._words.close_inherited()
             self._words = None
+        if self._room is not None:
+            self._room.close()
+            self._room = None
         self._loop = None
         self._thread = None
 

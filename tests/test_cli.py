@@ -95,6 +95,11 @@ def test_help_is_light() -> None:
         (["serve", "a", "-a", "b"], "give NAME or --address, not both"),
         (["serve", "--trust", "me"], "'me' is not one of"),
         (["serve", "--config", "/nowhere"], "does not exist"),
+        (["serve", "--limit", "stored"], "--limit takes NAME=VALUE, such as stored=512M, not 'stored'"),
+        (
+            ["serve", "--limit", "store=1"],
+            "there is no limit 'store', did you mean 'stored'?; the limits are handshake",
+        ),
     ],
 )
 def test_a_wrong_use_is_one_line_and_exit_2(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +117,7 @@ def test_a_wrong_use_is_one_line_and_exit_2(words: list[str], text: str, capsys:
     [
         (["serve", "memory://"], "a server listens at a name"),
         (["serve", "x", "--lease", "-1"], "lease must be a number of seconds above 0"),
+        (["serve", "x", "--limit", "objects=0"], "the limit objects must be a number of objects, at least 1, not 0"),
     ],
 )
 def test_what_the_server_refuses_is_a_wrong_use(words: list[str], text: str) -> None:
@@ -224,10 +230,13 @@ def test_status(server: ManagerServer, home: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert (found["name"], found["pid"], found["sessions"], found["objects"]) == ("x", os.getpid(), 0, 1)
     assert found["directory"] == str(home / "x")
+    assert {name: used for name, _, _, used in found["limits"]}["objects"] == 1
     assert cli.run(["status", "-a", "x"]) == 0
     said = capsys.readouterr().out
     assert f"server     x (pid {os.getpid()} on " in said
     assert "\nobjects    1\n" in said
+    assert "\nlimits     handshake 10.0 seconds, strangers 0 of " in said
+    assert ", objects 1 of 1000000 objects, arguments 1 GB, stored " in said
 
 
 def test_objects(server: ManagerServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -454,21 +463,29 @@ def test_an_idle_server_ends(home: Path) -> None:
 # The configuration
 
 
+def options_of(name: str) -> list[str]:
+    """Return the options that would start the server of a name again."""
+    options: list[str] = _servers.info(registry._addresses.Place(name))["options"]
+    return options
+
+
 @toml
 def test_serve_reads_the_names_configuration(home: Path) -> None:
     """A file in the name's directory holds options; what the command line says goes before."""
     directory = home / "x"
     directory.mkdir(0o700)
     (directory / "jars.py").write_text(PLUGIN)
-    (directory / "registry.toml").write_text('plugins = ["./jars.py"]\nlease = 60\nno-md5 = true\n')
+    text = 'plugins = ["./jars.py"]\nlease = 60\nno-md5 = true\n[limits]\narguments = "1M"\nobjects = 3\n'
+    (directory / "registry.toml").write_text(text)
     with registry.connect("x") as client:
         assert client.statistics()["types"] == ["jar"]
-    assert {"--lease=60.0", "--no-md5"} <= set(_servers.info(registry._addresses.Place("x"))["options"])
+    limits = {"--limit=arguments=1048576", "--limit=objects=3"}
+    assert {"--lease=60.0", "--no-md5", *limits} <= set(options_of("x"))
     server_processes.end_all(home)
-    with server_processes.running("serve", "x", "--lease", "5", "--json") as process:
+    with server_processes.running("serve", "x", "--lease", "5", "--limit", "objects=4", "--json") as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert "--lease=5.0" in _servers.info(registry._addresses.Place("x"))["options"]
+        assert {"--lease=5.0", "--limit=arguments=1048576", "--limit=objects=4"} <= set(options_of("x"))
 
 
 @toml
@@ -491,6 +508,8 @@ def test_serve_reads_a_configuration_that_is_named(home: Path, tmp_path: Path) -
         ("plugins = [1]", "plugins must be a list of texts, not [1]"),
         ("state = ''", "state must be a path, not ''"),
         ("lease =", "is not TOML"),
+        ("limits = 3", "limits must be a table, such as [limits], not 3"),
+        ("[limits]\nstored = '1 pound'", "the limit stored must be a size in bytes such as 512M, not '1 pound'"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, text: str, complaint: str) -> None:

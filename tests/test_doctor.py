@@ -18,10 +18,11 @@ from test_log_tools import lives
 from test_starter import PLUGIN
 
 import registry
-from registry import ManagerServer, _words, cli, errors
+from registry import ManagerServer, _room, _words, cli, errors
 from registry._addresses import Place, load_key, parse
+from registry.cli._common import size
 from registry.cli._doctor import CHECKS, _address, _code, _key, _limits, _log, _memory, examine
-from registry.cli._doctor._findings import Finding, ok, problem, refused, size
+from registry.cli._doctor._findings import Finding, ok, problem, refused
 from registry.cli._doctor._scene import Scene, look
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells this")
@@ -583,11 +584,11 @@ def test_the_tightest_limit_of_all_groups_above(tmp_path: Path) -> None:
     groups = grouped(
         tmp_path, "/a.slice/b.service", memory_max="536870912", memory_current="1000", memory_events="low 0"
     )
-    found = _limits.memory_of("0::/a.slice/b.service\n", groups)
+    found = _room.group_of("0::/a.slice/b.service\n", groups)
     assert found == (1 << 30, 1_000_000_000, 2)
-    assert _limits.memory_of("0::/other\n", groups) is None
+    assert _room.group_of("0::/other\n", groups) is None
     grouped(tmp_path, "/free", memory_max="max", memory_current="1")
-    assert _limits.memory_of("0::/free\n", groups) is None
+    assert _room.group_of("0::/free\n", groups) is None
 
 
 def test_limits_of_the_first_version(tmp_path: Path) -> None:
@@ -598,7 +599,7 @@ def test_limits_of_the_first_version(tmp_path: Path) -> None:
     (folder / "memory.usage_in_bytes").write_text("4096\n")
     (folder.parent / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     text = "3:cpu,cpuacct:/x\n2:memory:/docker/x\n1:name=systemd:/x\n"
-    assert _limits.memory_of(text, tmp_path / "cgroup") == (536870912, 4096, 0)
+    assert _room.group_of(text, tmp_path / "cgroup") == (536870912, 4096, 0)
 
 
 def test_a_limit_and_what_comes_of_it(tmp_path: Path) -> None:
@@ -685,6 +686,32 @@ def test_open_files(tmp_path: Path) -> None:
     for number in range(10):
         (folder / "fd" / str(number)).touch()
     assert told(_limits.open_files(scene))[0][0] == "problem"
+
+
+def test_limits_that_are_nearly_used_up() -> None:
+    """Each of them is a problem with its cure; else it is told which is used most."""
+    rows = [
+        ["handshake", "seconds", 10.0, None],
+        ["objects", "objects", 100, 50],
+        ["stored", "bytes", 1 << 30, 1 << 20],
+    ]
+    scene = scene_of(status={"limits": rows})
+    assert told(_limits.limits(scene)) == [("ok", "50% of objects at most", "")]
+    rows[1][3] = 95
+    rows[2][3] = 1 << 30
+    assert told(_limits.limits(scene)) == [
+        (
+            "problem",
+            "objects: 95 objects of 100 objects; what is beyond is refused",
+            "registry serve --limit objects=N, or objects = N under [limits]",
+        ),
+        (
+            "problem",
+            "stored: 1 GB of 1 GB; what is beyond is refused",
+            "registry serve --limit stored=N, or stored = N under [limits]",
+        ),
+    ]
+    assert told(_limits.limits(scene_of(status={}))) == []
 
 
 # What is not there

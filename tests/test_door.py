@@ -12,7 +12,7 @@ import pytest
 from servers import KEY
 
 from registry import ManagerServer, connect
-from registry._door import LONGEST, PATIENCE, WEAK, Door, strangers, weakness
+from registry._door import LONGEST, PATIENCE, WEAK, Door, weakness
 from registry.errors import AccessDenied
 
 
@@ -58,14 +58,6 @@ def test_of_too_many_strangers_the_oldest_goes(caplog: pytest.LogCaptureFixture)
         "more than 3 connections have not shown the key; dropped the oldest (1 so far)",
         "more than 3 connections have not shown the key; dropped the oldest (5 so far)",
     ]
-
-
-def test_strangers_never_have_most_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of those that may be open, some in any case."""
-    resource = pytest.importorskip("resource")
-    for soft, most in ((1024, 256), (20_000, 1024), (40, 16), (resource.RLIM_INFINITY, 1024)):
-        monkeypatch.setattr(resource, "getrlimit", lambda which, soft=soft: (soft, soft))
-        assert strangers() == most
 
 
 def test_each_wrong_key_is_answered_later_than_the_one_before() -> None:

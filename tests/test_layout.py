@@ -26,10 +26,10 @@ PLUGINS = ("registry_arrays", "registry_containers", "registry_multiprocessing",
 PURE = {
     "errors", "_leaves",
     "_state", "declarations", "_snapshots", "_codec", "_wire", "_framing",
-    "hookspecs", "hosting", "_auth",
+    "hookspecs", "hosting", "_auth", "_limits",
     "_events", "_objects", "_sessions", "_outcomes", "_deadlines",
     "_losses", "_deadlock", "_engine", "_image", "_questions",
-    "_attachments", "_leases", "_host", "_plugins",
+    "_attachments", "_leases", "_bounds", "_host", "_plugins",
 }  # fmt: skip
 IMPURE = {"asyncio", "multiprocessing", "random", "selectors", "socket", "ssl", "threading", "time", "uvloop"}
 

@@ -23,6 +23,7 @@ from things import ALL
 from registry import ManagerServer, _codec, _connection, _process, _wire, connect
 from registry import server as module
 from registry._addresses import Place, ServerLock, parse
+from registry._limits import Limits
 from registry._transport import SocketTransport, dial
 from registry._wire import Kind
 from registry.errors import AccessDenied, ServerNotFound, StateLost
@@ -468,10 +469,10 @@ def test_a_client_that_sends_without_end_does_not_keep_others_waiting(server: Ma
         assert replies[-1] == 301
 
 
-def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer) -> None:
     """Its calls are no longer taken once its output waits, also those that had been read; then it is cut."""
     stuck = threading.Event()
-    monkeypatch.setattr(_connection, "STUCK", 0.2)
+    server.limits = Limits(stuck=0.2)
     size = 100_000
     with Raw("here") as raw, connect("here", KEY) as client:
         assert client.notes("n").add(1) == 1
@@ -487,7 +488,7 @@ def test_a_peer_that_never_reads_is_bounded_and_cut(server: ManagerServer, monke
         for _ in range(50):
             client.notes("n").add(1)
             most = max(most, connection._transport.get_write_buffer_size())
-        assert most < _connection.UNSENT + _connection.FRAMES_A_TURN * size
+        assert most < server.limits.unsent + _connection.FRAMES_A_TURN * size
         assert server.host.calls - before < 400
         poll = select.poll()
         poll.register(raw.sock, select.POLLHUP)
@@ -563,9 +564,9 @@ def test_nothing_is_taken_after_a_goodbye(server: ManagerServer) -> None:
         assert client.notes("n").all() == [1]
 
 
-def test_a_peer_that_does_not_show_the_key_is_cut(server: ManagerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_does_not_show_the_key_is_cut(server: ManagerServer) -> None:
     """Whoever connects and then is silent holds a connection for a moment only."""
-    monkeypatch.setattr(_connection, "HANDSHAKE", 0.05)
+    server.limits = Limits(handshake=0.05)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(server.address))
         sock.settimeout(10)

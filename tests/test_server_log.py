@@ -16,7 +16,8 @@ import pytest
 from servers import another
 
 import registry
-from registry import ManagerServer, _connection, errors
+from registry import ManagerServer, errors
+from registry._limits import Limits
 from registry._peers import Peer
 
 
@@ -138,11 +139,9 @@ def test_a_refusal_names_who_was_refused(server: ManagerServer, log: pytest.LogC
     assert lines(log, "session of") == []
 
 
-def test_who_never_shows_a_key_is_refused(
-    server: ManagerServer, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_never_shows_a_key_is_refused(server: ManagerServer, log: pytest.LogCaptureFixture) -> None:
     """A peer that says nothing is cut, which is told."""
-    monkeypatch.setattr(_connection, "HANDSHAKE", 0.05)
+    server.limits = Limits(handshake=0.05)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(server.address))
         while silent.recv(4096):

@@ -27,6 +27,7 @@ from test_interrupts import everywhere
 import registry
 from registry import ManagerClient, ManagerServer, _shelf, _tls_connection, aio
 from registry._attachments import Attachment
+from registry._limits import Limits
 from registry._tls import PIECE, _contexts
 from registry._tls_connection import TlsWriter
 from registry.aio._transport import A_TURN, LoopTls
@@ -457,9 +458,7 @@ def test_who_does_not_get_through_tls_is_cut(
     sends: bytes, server: ManagerServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a handshake has the time of a whole one, and none of it is a reason to wait longer."""
-    from registry import _connection
-
-    monkeypatch.setattr(_connection, "HANDSHAKE", 0.05)
+    server.limits = Limits(handshake=0.05)
     monkeypatch.setattr(_tls_connection, "SILENCE", 60.0)
     with socket.create_connection((HOST, port_of(server))) as stranger:
         stranger.sendall(sends)

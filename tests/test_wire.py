@@ -177,3 +177,47 @@ def test_messages_come_back_as_they_were() -> None:
     assert _wire.decode_attach(_wire.encode(hello)) == hello
     attached = _wire.Attached(True, "", "stale", 30.0)
     assert _wire.decode_attached(_wire.encode(attached)) == attached
+
+
+def test_what_is_not_admitted_is_dropped_as_it_comes() -> None:
+    """A large call that is not to be kept takes no memory, and its place in the stream is known all the same."""
+    asked: list[tuple[int, int]] = []
+
+    def admit(length: int, here: int) -> str:
+        asked.append((length, here))
+        return "no room" if length > 300_000 else ""
+
+    reader = Reader(admit=admit)
+    small, kept = pack(Kind.CALL, b"a" * 10, sequence=1), pack(Kind.READ, b"b" * 200_000, sequence=2)
+    dropped = pack(Kind.CALL, b"c" * 400_000, sequence=3, received=2)
+    stream = small + kept + dropped + small
+    got: list[Frame] = []
+    for start in range(0, len(stream), 30_000):
+        reader.feed(stream[start : start + 30_000])
+        got += list(reader)
+        assert reader.pending < 300_000
+    assert [(frame.sequence, len(frame.body), frame.flags) for frame in got[:2]] == [(1, 10, 0), (2, 200_000, 0)]
+    assert got[2] == Frame(Kind.CALL, 0, 3, 2, 0, b"no room", _wire.UNREAD)
+    assert got[3].body == b"a" * 10
+    assert asked == [(200_000, 0), (400_000, 0)]
+
+
+def test_a_value_that_grows_beyond_what_is_admitted_is_dropped() -> None:
+    """What had been kept of it is, too; each part counts with those before it."""
+    reader = Reader(admit=lambda length, here: "no room" if length > 100_000 else "")
+    for number, more in enumerate((MORE, MORE, 0)):
+        reader.feed(header(70_000, kind=Kind.CALL, flags=more) + bytes(70_000))
+        (frame,) = [*reader] or [None]
+        assert (frame is None) == bool(more)
+        assert reader.pending == (70_000 if number == 0 else 0)
+    assert frame is not None
+    assert (frame.flags, frame.body) == (_wire.UNREAD, b"no room")
+
+
+@pytest.mark.parametrize("kind", [Kind.ATTACH, Kind.CONTROL, Kind.GOODBYE, Kind.HEARTBEAT, 99])
+def test_a_server_takes_no_large_frames_but_calls(kind: int) -> None:
+    """Everything else that a client says is short."""
+    reader = Reader(admit=lambda length, here: "")
+    reader.feed(header(_wire.SMALL + 1, kind=kind))
+    with pytest.raises(ProtocolError, match=f"a frame of kind {int(kind)} with 65537 bytes; at most 65536 are taken"):
+        reader.next()

@@ -79,6 +79,7 @@ class Queue:
     """
 
     gives_back = ("settle",)
+    frees = ("claim", "get", "get_many", "get_nowait")
 
     # Two rules hold between any two steps, of those who can be reached: where somebody waits to get there is no
     # item, and where somebody waits to put there is no room for what the first of them brings. Whoever comes later

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from registry import _codec, _disclosure, _peers, _rights
 from registry._events import Output
-from registry._framing import LARGEST, BadMessage, cut
+from registry._framing import LARGEST, BadMessage, beginning, cut
 from registry._questions import introduction
 from registry._stock import _messages
-from registry._wire import Kind, ProtocolError
+from registry._wire import LONGEST_NAME, SMALL, Kind, ProtocolError
 from registry.errors import AccessDenied, NoSuchObject, RegistryError, StateLost, UnknownType
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class StockConnection:
         self._buffer = bytearray()
         # A pickle runs code, which is more than any other role may.
         self._trusted = bool(domain) or (self._server.trust == "key" and role == _rights.ADMIN)
+        self._unread = 0  # bytes that are still to come of a request which is not kept, and why it is not
+        self._why = ""
         self._ended = False
         self._serving = False
         self._owner = 0
@@ -72,9 +74,13 @@ class StockConnection:
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived. The caller flushes the server afterwards."""
+        if self._unread:
+            data = self._drop(data)
         self._buffer += data
         try:
             while not self._ended:
+                if len(self._buffer) > SMALL and self._trusted and self._is_dropped():
+                    continue
                 limit = LARGEST if self._trusted else _FROM_STRANGERS
                 request = cut(self._buffer, limit)
                 if request is None:
@@ -84,6 +90,34 @@ class StockConnection:
             log.warning("closed the connection of %s: %s", self._label, error)
             self._say("#TRACEBACK", f"{error}\n")
             self._end()
+
+    def _is_dropped(self) -> bool:
+        """Drop a large request for which there is no room, also what is still to come of it, and tell whether it is."""
+        found, server = beginning(self._buffer), self._server
+        if found is None:
+            return False
+        length, here = sum(found), len(self._buffer)
+        self._why = server.host.bounds.why_unread(length, server.now(), here)
+        if self._why:
+            del self._buffer[:length]
+            self._unread = max(0, length - here)
+            self._refuse_dropped()
+        return bool(self._why)
+
+    def _drop(self, data: bytes) -> bytes:
+        """Drop what belongs to a request that is not kept, and return the rest."""
+        part = min(self._unread, len(data))
+        self._unread -= part
+        self._refuse_dropped()
+        return data[part:]
+
+    def _refuse_dropped(self) -> None:
+        """Answer a request that was dropped, once all of it has come."""
+        if not self._unread:
+            self._note_received()
+            self._fail(self._server.host.bounds.unread(self._why))
+            if not self._serving:
+                self._end()
 
     def lost(self, *, unread: bool = False) -> None:
         """The connection is gone; with `unread` its last reply has not been read. May be said twice."""
@@ -114,13 +148,7 @@ class StockConnection:
             self._fail(AccessDenied(self._distrust()))
             self._end()
             return
-        session = self.session
-        if session is not None:
-            if self._waiting is not None:
-                session.give_up(self._waiting)
-            elif self._answered is not None:
-                session.received(self._answered)
-            self._waiting = self._answered = self._shape = None
+        self._note_received()
         name: str | None = None
         try:
             ident, name, args, kwds = _messages.load(request)
@@ -138,6 +166,16 @@ class StockConnection:
             self._command(name, args, kwds)
         if not self._serving:
             self._end()
+
+    def _note_received(self) -> None:
+        """Take note that the client has the last answer, since it asks for another one."""
+        session = self.session
+        if session is not None:
+            if self._waiting is not None:
+                session.give_up(self._waiting)
+            elif self._answered is not None:
+                session.received(self._answered)
+            self._waiting = self._answered = self._shape = None
 
     def _distrust(self) -> str:
         here = _peers.machine()
@@ -208,6 +246,8 @@ class StockConnection:
                     "share the same object"
                 )
             name, args = args[0], args[1:]
+            if len(name) > LONGEST_NAME:
+                raise ValueError(f"the name of a shared {typeid} has {LONGEST_NAME} letters at most")
         else:
             name = os.urandom(12).hex() if interface.per == "call" else ""
         ident = f"{typeid}:{name}"

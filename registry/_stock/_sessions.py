@@ -171,6 +171,10 @@ class Session:
         elif known is not None and definition is None:
             fresh.number = known.number
         self._targets[ident] = fresh
+        if len(self._targets) > host.limits.handles:
+            oldest = next(iter(self._targets))
+            del self._targets[oldest]
+            self._definitions.pop(oldest, None)
         if definition not in (None, NO_ARGUMENTS):
             self._definitions[ident] = fresh.definition or NO_ARGUMENTS
         return fresh

@@ -160,6 +160,9 @@ class LoopLink(Link):
     def _attach(self, dialed: Dialed, limit: float | None) -> None:
         self._untold_ends = self._ended.copy()
         super()._attach(dialed, limit)
+        calls = dialed.greeting.limits["calls"]
+        for lane, share in zip(self._lanes, (MOST, MOST_WAITS)):
+            lane.most = calls * share // _wire.IN_FLIGHT
         transport = dialed.transport
         if self._transport is transport and isinstance(transport, LoopSocket | LoopMemory):
             self._tell_ends(self._next)

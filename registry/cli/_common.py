@@ -288,3 +288,17 @@ def exit_code(error: BaseException) -> int:
 def is_taken(error: BaseException) -> bool:
     """Tell whether an error says that somebody else serves at an address."""
     return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people write it: ``812 bytes``, ``64 MB``, ``1.9 GB``."""
+    if count < 1 << 10:
+        return plural(count, "byte")
+    unit, bits = next(row for row in (("GB", 30), ("MB", 20), ("kB", 10)) if count >= 1 << row[1])
+    value = count / (1 << bits)
+    return f"{value:.1f} {unit}" if value < 10 and value != int(value) else f"{value:.0f} {unit}"
+
+
+def amount(count: float, unit: str) -> str:
+    """Return a number of something as people write it: ``64 MB``, ``3 objects``."""
+    return size(int(count)) if unit == "bytes" else f"{count} {unit}"

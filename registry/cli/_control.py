@@ -43,6 +43,7 @@ def status(address: str | None, as_json: bool) -> None:
             f"large values in {found['files']}" if found.get("files") else "none; large values go through the socket",
         ),
         *((name, found[name]) for name in ("sessions", "objects", "waiting", "calls")),
+        *(("limits", text) for text in _limits_of(found)),
     ]
     if tls is not None:
         names, expires = ", ".join(tls["names"]), _common.clock(tls["expires"])
@@ -93,6 +94,16 @@ def restart(address: str | None, as_json: bool, yes: bool) -> None:
         _common.print_json({"stopped": server.status["pid"], "started": pid})
     else:
         _common.say(f"stopped {server.label}, and started it again (pid {pid}), log {_starter.tidy(place.log)}")
+
+
+def _limits_of(found: dict[str, Any]) -> list[str]:
+    """Tell how far each limit is used."""
+    texts = []
+    for name, unit, most, used in found.get("limits", []):
+        limit = _common.amount(most, unit) if most else "an unknown size"
+        there = "" if used is None else f"{_common.size(used) if unit == 'bytes' else used} of "
+        texts.append(f"{name} {there}{limit}")
+    return [", ".join(texts)] if texts else []
 
 
 def _log_of(found: dict[str, Any]) -> str:

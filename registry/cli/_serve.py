@@ -79,6 +79,13 @@ _TLS = ("cert", "key", "ca")
 )
 @click.option("--insecure-network", is_flag=True, help="Listen unencrypted where other hosts can connect.")
 @click.option("--lease", metavar="S", type=float, help="Seconds a silent session is believed. [default: 30]")
+@click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="What clients may take, such as stored=512M. May be given again.",
+)
 @click.option("--reload", is_flag=True, help="Begin anew with the new code when the files of the plugins change.")
 @click.option("--strict", is_flag=True, help="Fail if a plugin is off or broken.")
 @click.option(
@@ -227,6 +234,7 @@ def _make(where: Address, plugins: Plugins, settings: dict[str, Any]) -> Manager
             insecure_network=settings["insecure-network"],
             certificates=settings["certificates"],
             tls={name: settings[f"tls-{name}"] for name in _TLS if settings[f"tls-{name}"]} or None,
+            limits=settings["limits"],
         )
         if settings["group"] is not None:
             server.gid = _gid(settings["group"], where, settings["authkey-file"] or next(iter(roles), None))
@@ -320,10 +328,26 @@ def _configured(where: str | None, options: dict[str, Any]) -> tuple[str | None,
         **{f"tls-{name}": None for name in _TLS},
         "insecure-network": False,
         "lease": 30.0,
+        "limits": {},
         "strict": False,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    return where, {**defaults, **settings, **chosen}
+    limits = {**settings.get("limits", {}), **_limits(options["limits"])}
+    return where, {**defaults, **settings, **chosen, "limits": limits}
+
+
+def _limits(words: Sequence[str]) -> dict[str, Any]:
+    """Return the limits of the command line, by name."""
+    from registry._limits import Limits
+
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise click.UsageError(f"--limit takes NAME=VALUE, such as stored=512M, not {word!r}")
+        with _common.usage():
+            found[name] = Limits.read(name, value)
+    return found
 
 
 def _roles(words: Sequence[str]) -> dict[str, str] | None:
@@ -358,6 +382,7 @@ def _command_line(settings: dict[str, Any]) -> list[str]:
             line.append(f"--{name}={settings[name]}")
     line += [f"--role={role}={file}" for role, file in settings["roles"].items()]
     line += [f"--certificate={name}={role}" for name, role in settings["certificates"].items()]
+    line += [f"--limit={name}={value}" for name, value in settings["limits"].items()]
     return line + [f"--{name}" for name in ("no-md5", "insecure-network", "strict") if settings[name]]
 
 

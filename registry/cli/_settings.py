@@ -4,6 +4,9 @@
     plugin = ["shared_cookies", "./shared.py"]
     lease = 60
 
+    [limits]
+    stored = "512M"
+
 A relative path means a file beside the configuration. What the command line says goes before.
 """
 
@@ -34,6 +37,7 @@ NAMES = {
     "tls-ca": "path",
     "insecure-network": "yes or no",
     "lease": "number",
+    "limits": "table",
     "strict": "yes or no",
 }
 
@@ -94,9 +98,22 @@ def _checked(path: Path, name: str, kind: str, value: object) -> object:
     elif kind == "table of key files":
         if isinstance(value, dict) and all(isinstance(file, str) and file for file in value.values()):
             return {role: _checked(path, name, "path", file) for role, file in value.items()}
+    elif kind == "table":
+        return _limits(path, value)
     elif isinstance(value, str) and value:
         return str((path.parent / Path(value).expanduser()).absolute()) if kind == "path" else value
     raise click.UsageError(f"{path}: {name} must be a {kind}, not {value!r}".replace("a true", "true"))
+
+
+def _limits(path: Path, value: object) -> dict[str, object]:
+    from registry._limits import Limits
+
+    if not isinstance(value, dict):
+        raise click.UsageError(f"{path}: limits must be a table, such as [limits], not {value!r}")
+    try:
+        return {name: Limits.read(name, each) for name, each in value.items()}
+    except ValueError as error:
+        raise click.UsageError(f"{path}: {error}") from error
 
 
 def _beside(path: Path, item: str) -> str:

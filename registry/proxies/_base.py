@@ -15,7 +15,7 @@ from registry._cache import Cache, Entry, Shelf, short
 from registry._leaves import Carried, Handle, OpaqueValue
 from registry._pending import Mark
 from registry._snapshots import CONTAINERS, freeze, is_sealed, thaw
-from registry._wire import CALL, READ, SHOWN, WORD
+from registry._wire import CALL, LONGEST_NAME, READ, SHOWN, WORD
 from registry.declarations import Interface
 from registry.errors import NotShareable
 
@@ -106,6 +106,9 @@ class Remote:
                         "name share the same object"
                     )
                 self.name, args = args[0], args[1:]
+                if len(self.name) > LONGEST_NAME:
+                    letters = f"{LONGEST_NAME} letters at most, and this one {len(self.name)}"
+                    raise ValueError(f"the name of a shared {self.typeid} has {letters}")
             elif interface.per == "call" and self.is_found:
                 args = ()
             elif interface.per == "call":

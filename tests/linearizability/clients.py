@@ -30,9 +30,9 @@ from linearizability.checker import Model, Operation
 from linearizability.crew import Crew, Interruption, Member, replaced
 from linearizability.programs import ADDRESS, KEEPER, Program, Thread, Wire
 from registry import SharedObject, _cache, _joining, _keeper, _line, _link, _transport, _wire, _words, proxies
-from registry._attachments import Client, Identity
+from registry._attachments import Client, Identity, Log
 from registry._engine import Engine
-from registry._host import Host, Log
+from registry._host import Host
 from registry._transport import Greeting
 from registry._wire import Kind, ProtocolError
 from registry.proxies import _base, _containers, _locks

@@ -14,10 +14,10 @@ import msgspec
 
 from linearizability.mutants import Change, Method, Mutant
 from registry import _image, _wire
-from registry._attachments import Client
+from registry._attachments import Client, Log
 from registry._engine import Engine
 from registry._events import Begin, Call, Event, Halted, Output, Resumed, Suspended
-from registry._host import Host, Log
+from registry._host import Host
 from registry._line import Line
 from registry._link import Link
 from registry._pending import Pending

@@ -39,6 +39,7 @@ CHECKS: tuple[Check, ...] = (
     _log.log,
     _limits.control_group,
     _limits.open_files,
+    _limits.limits,
 )
 
 

@@ -60,15 +60,6 @@ def show(findings: Iterable[Finding]) -> None:
     _common.print_table(rows)
 
 
-def size(count: int) -> str:
-    """Return a number of bytes as people write it: ``812 bytes``, ``64 MB``, ``1.9 GB``."""
-    if count < 1 << 10:
-        return _common.plural(count, "byte")
-    unit, bits = next(row for row in (("GB", 30), ("MB", 20), ("kB", 10)) if count >= 1 << row[1])
-    value = count / (1 << bits)
-    return f"{value:.1f} {unit}" if value < 10 and value != int(value) else f"{value:.0f} {unit}"
-
-
 def user_of(uid: int) -> str:
     """Return how people call a user."""
     import pwd

@@ -5,32 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from registry.cli._doctor._findings import Finding, note, ok, problem, size
+from registry.cli._common import amount, size
+from registry.cli._doctor._findings import Finding, note, ok, problem
 
 if TYPE_CHECKING:
     from registry.cli._doctor._scene import Scene
 
 NEARLY = 0.9  # of a limit
-NONE = 1 << 60  # bytes; what is above is how a control group of the first version says that there is no limit
-
-
-class Memory(NamedTuple):
-    """The memory of a control group, in bytes.
-
-    Attributes:
-        limit: What it may have; `used` what it has.
-        killed: How many of its processes were killed since they wanted more.
-    """
-
-    limit: int
-    used: int
-    killed: int
 
 
 def control_group(scene: Scene) -> Iterator[Finding]:
     """Check how much memory the server may have, and which service it ends with."""
+    from registry._room import group_of
     from registry._starter import unit
 
     pid = scene.pid
@@ -43,7 +31,7 @@ def control_group(scene: Scene) -> Iterator[Finding]:
         text = table.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return  # this system has none, or the process has just ended
-    memory = memory_of(text, Path(scene.groups))
+    memory = group_of(text, Path(scene.groups))
     if memory is not None:
         told = f"{whose} may have {size(memory.limit)} of memory, of which its group has {size(memory.used)}"
         cure = "raise MemoryMax= of its unit, or --memory of its container"
@@ -65,44 +53,17 @@ def control_group(scene: Scene) -> Iterator[Finding]:
         yield ok("control group", f"{told}, and no limit to its memory")
 
 
-def memory_of(text: str, groups: Path) -> Memory | None:
-    """Return the tightest limit that a process is under; None if there is none.
-
-    Args:
-        text: What ``/proc/PID/cgroup`` says.
-        groups: Where the control groups are.
-    """
-    found: list[Memory] = []
-    for line in text.splitlines():
-        number, kinds, path = line.split(":", 2)
-        if number == "0" and not kinds:
-            found += _limits(groups, path, "memory.max", "memory.current", "memory.events")
-        elif "memory" in kinds.split(","):
-            root = groups / "memory"
-            found += _limits(root, path, "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control")
-    return min(found, key=lambda memory: memory.limit - memory.used, default=None)
-
-
-def _limits(root: Path, path: str, limit: str, used: str, events: str) -> Iterator[Memory]:
-    """Yield the limits of a group and of all above it."""
-    group = root / path.lstrip("/")
-    # From within a container its own group may be shown as the root, or not be there.
-    while root in (group, *group.parents):
-        try:
-            most = (group / limit).read_text().strip()
-            if most.isdigit() and int(most) < NONE:
-                killed = [line.split()[1] for line in _lines(group / events) if line.startswith("oom_kill ")]
-                yield Memory(int(most), int((group / used).read_text()), int(killed[0]) if killed else 0)
-        except (OSError, ValueError):
-            pass
-        group = group.parent
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
+def limits(scene: Scene) -> Iterator[Finding]:
+    """Check how far the limits of the server are used."""
+    rows = [(name, unit, most, used) for name, unit, most, used in scene.status.get("limits", []) if used and most]
+    shares = {name: used / most for name, _, most, used in rows}
+    for name, unit, most, used in rows:
+        if shares[name] > NEARLY:
+            told = f"{name}: {amount(used, unit)} of {amount(most, unit)}; what is beyond is refused"
+            yield problem("limits", told, f"registry serve --limit {name}=N, or {name} = N under [limits]")
+    if scene.status.get("limits") and not any(share > NEARLY for share in shares.values()):
+        fullest = max(shares, key=lambda name: shares[name], default="")
+        yield ok("limits", f"{shares[fullest]:.0%} of {fullest} at most" if fullest else "nothing of them is used")
 
 
 def open_files(scene: Scene) -> Iterator[Finding]:
@@ -110,8 +71,10 @@ def open_files(scene: Scene) -> Iterator[Finding]:
     pid = scene.pid
     if scene.status and pid is None:
         return
+    from registry._room import lines_of
+
     process = Path(scene.proc, str(pid) if pid is not None else "self")
-    row = next((line.split() for line in _lines(process / "limits") if line.startswith("Max open files")), None)
+    row = next((line.split() for line in lines_of(process / "limits") if line.startswith("Max open files")), None)
     if row is None or not row[3].isdigit():
         return
     most = int(row[3])

@@ -12,7 +12,8 @@ import click
 
 from registry import errors
 from registry.cli import _common, _servers
-from registry.cli._doctor._findings import Finding, note, ok, problem, refused, size
+from registry.cli._common import size
+from registry.cli._doctor._findings import Finding, note, ok, problem, refused
 
 if TYPE_CHECKING:
     from registry._log._glance import Glance

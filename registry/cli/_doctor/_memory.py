@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from registry.cli._doctor._findings import Finding, note, ok, problem, size
+from registry.cli._common import size
+from registry.cli._doctor._findings import Finding, note, ok, problem
 
 if TYPE_CHECKING:
     from registry.cli._doctor._scene import Scene
