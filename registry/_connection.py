@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
         server = self._server
         server._connections.discard(self)
         server.door.leave(self)
+        server.note_closed()
         if self._deadline is not None:
             self._deadline.cancel()
         if self._pidfd is not None:

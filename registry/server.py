@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from registry import __version__, _addresses, _peers, _plugins, _rights, _room, _shelf, _words
+from registry._accepting import Acceptor
 from registry._addresses import Place
 from registry._attachments import Client, Identity
 from registry._connection import Connection
@@ -155,6 +156,7 @@ class ManagerServer:
         self._directory: str | None = None  # instead of the one that belongs to the address
         self._listener: socket.socket | None = None
         self._accepting: socket.socket | None = None  # the loop's own descriptor of the listener
+        self._acceptor: Acceptor | None = None
         self._lock: _addresses.ServerLock | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -545,15 +547,17 @@ class ManagerServer:
     async def _serve_until(
         self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop, accepting: socket.socket
     ) -> None:
-        make = loop.create_unix_server if self._address.kind == "unix" else loop.create_server
         self.lifelines.begin(loop)
         self._pulse = Pulse(loop, self.host, self.now, self._judge)
         durability = self._durability
-        acceptor = None
+        acceptor: Acceptor | asyncio.AbstractServer | None = None
         try:
             if durability is not None:
                 await durability.serve(self.host, stop)
-            acceptor = await make(self._connection, sock=accepting)
+            try:
+                acceptor = self._acceptor = Acceptor(loop, accepting, self._connection)
+            except NotImplementedError:  # Windows
+                acceptor = await loop.create_server(self._connection, sock=accepting)
             log.info("serving %s with %d types (pid %d)", self.url, len(self.plugins.declarations), os.getpid())
             if self.on_ready is not None:
                 self.on_ready()
@@ -563,6 +567,7 @@ class ManagerServer:
         finally:
             if self.on_stopping is not None:
                 self.on_stopping()
+            self._acceptor = None
             if acceptor is not None:
                 acceptor.close()
             else:
@@ -676,6 +681,11 @@ class ManagerServer:
     def why_unread(self, length: int, here: int) -> str:
         """Return why the arguments of a call are not to be kept; empty if they are. See `Bounds.why_unread`."""
         return self.host.bounds.why_unread(length, self.now(), here)
+
+    def note_closed(self) -> None:
+        """Take note that a connection has gone, with its descriptors: another one may be accepted."""
+        if self._acceptor is not None and self._acceptor.is_paused:
+            self._soon(self._acceptor.resume)
 
     def stamp(self) -> None:
         """Let the caches of clients answer, from now on for as long as there is any client."""

@@ -24,7 +24,7 @@ import msgspec
 import pytest
 import server_processes
 from hosted_classes import START
-from servers import KEY, another
+from servers import KEY, Script, another
 from test_host import IDENTITY, Pipe, make_host
 from test_stock import Process, Server
 
@@ -750,6 +750,66 @@ def test_a_stock_name_has_an_end() -> None:
     with pytest.raises(ValueError, match="the name of a shared counter has 4096 letters at most"):
         Process(server).make("counter", "n" * 4097)
     assert server.host.objects() == []
+
+
+# -- files that may be open
+
+CROWDED = """
+import asyncio, logging, os, resource, sys
+from registry import ManagerServer, server as module
+from registry._process import new_loop
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message)s")
+logging.getLogger("registry").addFilter(lambda record: "accepting" in record.getMessage())
+if sys.argv[2] == "asyncio":
+    module.new_loop = asyncio.new_event_loop
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[3]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+server = ManagerServer(sys.argv[1], b"the key of the tests", limits={"strangers": 4096})
+server.on_ready = lambda: print("ready", flush=True)
+server.run()
+"""
+
+
+@linux
+@pytest.mark.parametrize("loop", ["installed", "asyncio"])
+def test_where_no_file_can_be_opened_nobody_is_accepted_until_some_are_closed(home: Path, loop: str) -> None:
+    """Clients that are there go on; who comes waits, and is let in; the log says it once, and then that it is over."""
+    with Script(CROWDED, "x", loop, 80) as process:
+        while process.line() != "ready":
+            pass
+        with connect("x", KEY, start=False) as shared:
+            d = shared.dict("d")
+            d["large"] = bytes(300_000)  # goes through a file of the server's
+            crowd = [socket.socket(socket.AF_UNIX) for _ in range(120)]
+            try:
+                for stranger in crowd:
+                    stranger.connect(str(home / "x" / "socket"))
+                assert process.line() == (
+                    "WARNING accepting no connections until some have gone, since nearly all files are open that may "
+                    "be (80 may be open); raise LimitNOFILE= of the unit, or ulimit -n"
+                )
+                descriptors = f"/proc/{process.pid}/fd"
+                for number in range(50):
+                    d["large"] = bytes([number]) * 300_000
+                    assert d["large"][0] == number
+                    assert len(os.listdir(descriptors)) <= 80 - 4
+                late = threading.Thread(target=come_late)
+                late.start()
+                for stranger in crowd:
+                    stranger.close()
+                assert process.line() == "INFO accepting connections again"
+                late.join(20)
+                assert not late.is_alive()
+                assert d["late"] == 1
+            finally:
+                for stranger in crowd:
+                    stranger.close()
+
+
+def come_late() -> None:
+    """Connect as a client of its own, however long that takes, and leave a trace."""
+    with another("x", KEY, start=False) as client:
+        client.dict("d")["late"] = 1
 
 
 # -- lengths that nobody has
