@@ -27,6 +27,7 @@ from benchmarks import (
     report,
     round_trips,
     sizes,
+    strangers,
     stream,
 )
 from benchmarks.harness import Bench
@@ -44,6 +45,7 @@ SUBJECTS = {
     "stream": stream.measure,
     "logs": logs.measure,
     "pauses": pauses.measure,
+    "strangers": strangers.measure,
 }
 
 

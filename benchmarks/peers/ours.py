@@ -22,10 +22,12 @@ def serve(
     segment: str = "",
     collections: str = "",
     over: str = "",
+    limits: str = "",
 ) -> None:
     """Serve with a log, where one is named; segments of so many events; collections of garbage noted in a file.
 
-    It is over ``tcp`` or ``tls``, where that is named, and then a file of the home says where.
+    It is over ``tcp`` or ``tls``, where that is named, and then a file of the home says where. Limits are given as
+    ``name=value``, with commas between.
     """
     import registry
     from registry._log import _store
@@ -38,7 +40,8 @@ def serve(
     address = f"{over}://127.0.0.1:0" if over else _name(home)
     key = KEY if over else None
     tls = _certificates(home) if over == "tls" else None
-    server = registry.ManagerServer(address, key, log=log, tls=tls)  # type: ignore[arg-type]
+    given = dict(word.split("=", 1) for word in limits.split(",") if word)
+    server = registry.ManagerServer(address, key, log=log, tls=tls, limits=given)  # type: ignore[arg-type]
 
     def tell() -> None:
         (home / "url").write_text(server.url)
