@@ -394,7 +394,7 @@ class Proxy:
 def item(self: Proxy, key: object) -> Any:
     """Return what `__getitem__` of the hosted object returns."""
     try:
-        # What `_cache.is_valid` does, spelled out: a hit is a tenth of a microsecond.
+        # What `_cache.is_valid` does, spelled out: a hit is a fifth of a microsecond.
         kind, value, view, place, word, words, _ = self._items[key]
         if view[place] == word and monotonic() < words.until and type(key) is kind:
             return value
