@@ -123,7 +123,7 @@ class Life(Host):
         if log is None:
             self.number = number
             self.engine.index += number * LIFE
-        self.told = Greeting(self.greeting, ADDRESS)
+        self.told = Greeting(self.greet(), ADDRESS)
         self.world = world
 
     def end(self, client: Client, now: float) -> None:

@@ -80,7 +80,7 @@ def _() -> tuple[Change, ...]:
 
         return hasty
 
-    return ((Host, "_deliver", change),)
+    return ((Host, "deliver", change),)
 
 
 @mutant("one event more than is safe is let go", "queue", "semaphore")

@@ -321,7 +321,7 @@ def _() -> tuple[Change, ...]:
 
         return crossed
 
-    return ((Host, "_deliver", change),)
+    return ((Host, "deliver", change),)
 
 
 # -- what a type promises

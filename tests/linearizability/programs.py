@@ -307,7 +307,7 @@ class Program(Process):
         world.wires.append(wire)
         if world.chance(0.3):
             crew.point()
-        return Dialed(wire, host.told, b"", False)
+        return Dialed(wire, host.told, b"", self.is_local)
 
     def heard(self, attempt: Attempt, error: BaseException | None) -> None:
         """Look whether the loss of a session is told once, and to those only who had changed something."""
