@@ -28,6 +28,8 @@ from registry._log._files import Directory
 from registry.cli import _common
 from registry.errors import StateLost
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def servers(home: Path, nothing_left_running: None) -> Iterator[None]:

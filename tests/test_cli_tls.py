@@ -17,6 +17,8 @@ from registry import ManagerServer, cli
 from registry.cli._doctor import _tls
 from registry.cli._doctor._scene import Scene, look
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def servers(home: Path, nothing_left_running: None) -> Iterator[None]:

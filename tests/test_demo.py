@@ -13,7 +13,7 @@ import pytest
 import registry
 from registry.cli import _demo, _demo_worker, run
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the demo kills a process")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name != "posix", reason="the demo kills a process")]
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ from registry import _starter, cli
 from registry.cli import _servers
 from registry.cli._supervisor import Supervisor
 
+pytestmark = pytest.mark.once
+
 DEPLOY = ROOT / "docs" / "deploy"
 SECONDS = 20.0
 

@@ -39,6 +39,8 @@ import pytest
 
 import registry
 
+pytestmark = pytest.mark.once
+
 # Beside the tests, also where these are run from a copy that is away from the sources.
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(registry.__file__).parent

@@ -18,6 +18,8 @@ from test_docs import DOCUMENTS, ROOT, Block, blocks, commands
 from registry import cli
 from registry.cli import _settings
 
+pytestmark = pytest.mark.once
+
 
 def of_language(language: str) -> list[tuple[Path, Block]]:
     """Return the blocks of a language, in all documents."""

@@ -25,6 +25,8 @@ from registry.cli._doctor import CHECKS, _address, _code, _key, _limits, _log, _
 from registry.cli._doctor._findings import Finding, ok, problem, refused
 from registry.cli._doctor._scene import Scene, look
 
+pytestmark = pytest.mark.once
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells this")
 
 

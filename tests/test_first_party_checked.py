@@ -13,6 +13,8 @@ import registry_sync
 from registry import SharedObject
 from registry.testing import Call, End, Use, check
 
+pytestmark = pytest.mark.once
+
 PLUGINS = (registry_containers, registry_queues, registry_sync)
 ALL = [declaration for plugin in PLUGINS for declaration in plugin.registry_shared_objects()]
 

@@ -18,7 +18,7 @@ from registry import ManagerServer
 from registry._auth import ClientHandshake, ServerHandshake
 from registry.errors import AccessDenied
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no unix sockets")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(sys.platform == "win32", reason="there are no unix sockets")]
 
 KEY = os.urandom(32)
 ATTEMPTS = 100

@@ -22,6 +22,8 @@ from registry._leaves import Carried, Handle, OpaqueValue
 from registry._wire import Frame, Kind
 from registry.errors import AccessDenied, RegistryError, RemoteError
 
+pytestmark = pytest.mark.once
+
 INF = float("inf")
 NAN = float("nan")
 encode = _codec.encode

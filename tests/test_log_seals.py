@@ -28,6 +28,8 @@ from registry._log._recovery import ForgedLog
 from registry._log._secret import Secret
 from registry.errors import RegistryError
 
+pytestmark = pytest.mark.once
+
 STRANGER = Secret(b"of somebody else")
 
 

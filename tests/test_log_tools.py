@@ -25,6 +25,8 @@ from registry._log._backup import Backup
 from registry._log._files import Directory, Held
 from registry.errors import RegistryError
 
+pytestmark = pytest.mark.once
+
 PLUGINS = ["registry_containers", "registry_sync"]
 
 

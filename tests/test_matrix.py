@@ -19,6 +19,8 @@ from stock_servers import KEY, MINORS, SHA256_SINCE, Stock, python
 from registry import ManagerServer, connect
 from registry.errors import NoSuchObject, RemoteError, UnknownType
 
+pytestmark = pytest.mark.once
+
 KINDS = ["unix", pytest.param("tcp", marks=pytest.mark.once)]
 
 #: What a stock client does: it says what came of each step in a line, and waits for a line where it holds the lock.

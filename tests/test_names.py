@@ -19,6 +19,8 @@ from registry._host import Host
 from registry._wire import OPERATORS
 from registry.errors import UnknownType
 
+pytestmark = pytest.mark.once
+
 COUNT = 5000
 START = 1000.0
 

@@ -15,6 +15,8 @@ from registry import __version__
 from registry.cli import _new_plugin
 from registry.cli._new_plugin import Names
 
+pytestmark = pytest.mark.once
+
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of ours to its end."""

@@ -16,7 +16,7 @@ from test_groups import USER, as_root, as_user
 
 from registry import ManagerServer, _peers
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel must tell who connects")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(sys.platform != "linux", reason="the kernel must tell who connects")]
 
 SERVE = """
 import sys

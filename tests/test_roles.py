@@ -28,6 +28,8 @@ from registry._wire import DELETE, OPERATORS, RELEASE, Kind
 from registry.aio._bridge import run as in_task
 from registry.errors import AccessDenied, LockLost, NoSuchObject, StateLost, UnknownType
 
+pytestmark = pytest.mark.once
+
 FIRST_PARTY = ("registry_arrays", "registry_containers", "registry_queues", "registry_sync")
 KEYS = {role: f"the key of {role} in these tests".encode() for role in ROLES}
 BESIDE = {role: KEYS[role] for role in ("read", "write")}
