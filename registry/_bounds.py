@@ -198,8 +198,9 @@ def check_names(typeid: str, name: str) -> None:
     Raises:
         ProtocolError: One is longer.
     """
-    if len(typeid) > LONGEST_WORD or len(name) > LONGEST_NAME:
-        raise ProtocolError(f"a name of {max(len(typeid), len(name))} letters; at most {LONGEST_NAME} are taken")
+    for word, most in ((typeid, LONGEST_WORD), (name, LONGEST_NAME)):
+        if len(word) > most:
+            raise ProtocolError(f"a name of {len(word)} letters; at most {most} are taken")
 
 
 def unread(client: Client, frame: Frame, now: float) -> Call:
