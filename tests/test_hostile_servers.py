@@ -434,7 +434,7 @@ def test_a_call_ends_though_the_server_never_stops_talking(
 
 def test_a_value_without_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client keeps no more of it than a value may have; here that is less, so that the test is quick."""
-    monkeypatch.setattr(_wire.Reader.__init__, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(_wire.Reader.__init__, "__defaults__", (1 << 20, None))
 
     def without_end(frame: Frame) -> Any:
         part = struct.pack("!IBBHIQQQ", 1 << 16, Kind.REPLY, _wire.MORE, 0, frame.generation, frame.sequence, 0, 0)

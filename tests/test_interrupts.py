@@ -54,6 +54,8 @@ class Interrupter:
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.startswith(OURS):
             return None
+        if frame.f_code.co_name == "__del__":
+            return None  # what a handler raises there is told, and dropped, by Python
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         if event == "opcode" and not self.was_raised and frame.f_lasti in places(frame.f_code):

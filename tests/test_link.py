@@ -386,7 +386,7 @@ def test_calls_run_once_whatever_is_cut(home: Path) -> None:
         with Wire(str(host), int(port)) as wire, another(("127.0.0.1", wire.port)) as client:
             count, jobs, notes = client.counter("c"), client.queue("q"), client.notes("n")
             count.get()
-            wire.cut_between(1, 6000)
+            wire.cut_between(1, 9000)
             wire.cut()
 
             def work(mine: int) -> None:
