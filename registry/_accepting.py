@@ -17,6 +17,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from registry._room import open_files
@@ -66,8 +67,8 @@ class Acceptor:
             self._timer = None
             self._loop.add_reader(self._listener, self._accept)
 
-    def close(self) -> None:
-        """Accept nobody any more."""
+    async def close(self) -> None:
+        """Accept nobody any more; who has just been accepted, and has not begun, is hung up on."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,6 +77,7 @@ class Acceptor:
         self._listener.close()
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self) -> None:
         reserve = _reserve()
@@ -93,7 +95,7 @@ class Acceptor:
             sock.setblocking(False)
             task = self._loop.create_task(self._begin(sock))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._has_begun, sock))
             if sock.fileno() >= open_files() - reserve:
                 self._pause(f"{open_files()} may be open")
                 return
@@ -106,6 +108,11 @@ class Acceptor:
             await self._loop.connect_accepted_socket(self._make, sock)
         except OSError as error:
             log.info("a connection broke before it began: %s", error)
+            sock.close()
+
+    def _has_begun(self, sock: socket.socket, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
             sock.close()
 
     def _pause(self, reason: str) -> None:

@@ -568,7 +568,9 @@ class ManagerServer:
             if self.on_stopping is not None:
                 self.on_stopping()
             self._acceptor = None
-            if acceptor is not None:
+            if isinstance(acceptor, Acceptor):
+                await acceptor.close()
+            elif acceptor is not None:
                 acceptor.close()
             else:
                 accepting.close()
