@@ -31,21 +31,30 @@ class _Worker:
     """The thread of one owner: its calls, one after the other."""
 
     def __init__(self, name: str) -> None:
-        self._runs = False
-        self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._given = 0  # counted by whoever gives, and here what was done: so that a call on its way is seen as well
+        self._done = 0
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
+    def give(self, job: Callable[[], None]) -> None:
+        """Have a call made once those before it have ended."""
+        self._given += 1
+        self._jobs.put(job)
+
+    def end(self) -> None:
+        """End once all calls have."""
+        self._jobs.put(None)
+
     def _run(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            self._runs = True
+        while (job := self._jobs.get()) is not None:
             job()
-            self._runs = False
+            self._done += 1
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has nothing to do; one that has just taken a call does that before it ends."""
-        return not self._runs and self.jobs.empty()
+        """Whether it has nothing to do."""
+        return self._done == self._given
 
 
 class ThreadedObjects:
@@ -83,7 +92,7 @@ class ThreadedObjects:
     def _end_idle(self, keys: list[tuple[bytes, int]]) -> bool:
         for key in keys:
             if self._workers[key].is_idle:
-                self._workers.pop(key).jobs.put(None)
+                self._workers.pop(key).end()
                 return True
         return False
 
@@ -98,7 +107,7 @@ class ThreadedObjects:
         worker = self._workers.get(key)
         if worker is None:
             worker = self._workers[key] = _Worker(f"registry owner {call.owner} of {client.label}")
-        worker.jobs.put(partial(self._run, client, call, declaration, definition))
+        worker.give(partial(self._run, client, call, declaration, definition))
 
     def withdraw(self, client: Client, seq: int) -> bool:
         """Keep a call that has not started from running. False: it has."""
@@ -107,7 +116,7 @@ class ThreadedObjects:
     def owner_ended(self, client: Client, owner: int | None) -> None:
         """End the threads of an owner, or of a whole session."""
         for key in [key for key in self._workers if key[0] == client.key and owner in (None, key[1])]:
-            self._workers.pop(key).jobs.put(None)
+            self._workers.pop(key).end()
         if owner is None:
             for name in [name for name, key in list(self._owned.items()) if key == client.key]:
                 self.delete(*name)
@@ -131,7 +140,7 @@ class ThreadedObjects:
     def stop(self) -> None:
         """Let the threads end after the call that each is in."""
         for worker in self._workers.values():
-            worker.jobs.put(None)
+            worker.end()
         self._workers.clear()
 
     def _run(self, client: Client, call: Call, declaration: SharedObject[Any], definition: bytes) -> None:

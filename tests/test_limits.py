@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import pickle
 import queue
@@ -28,7 +29,7 @@ from servers import KEY, Script, another
 from test_host import IDENTITY, Pipe, make_host
 from test_stock import Process, Server
 
-from registry import ManagerServer, SharedObject, _room, _wire, connect
+from registry import ManagerServer, SharedObject, _room, _threads, _wire, connect
 from registry._addresses import load_key, parse
 from registry._attachments import Attachment
 from registry._connection import Connection
@@ -116,7 +117,7 @@ def test_every_limit_has_a_unit_and_is_explained() -> None:
     assert Limits.__doc__ is not None
     for field in attrs.fields(Limits):
         assert Limits.unit(field.name)
-        assert f"        {field.name}: " in Limits.__doc__
+        assert f"    {field.name}: " in inspect.cleandoc(Limits.__doc__)
     assert all(row.value > 0 for row in FIXED)
 
 
@@ -648,6 +649,28 @@ def test_threads_that_idle_make_room_and_others_do_not() -> None:
     finally:
         gate.release(100)
         threads.stop()
+
+
+def test_a_thread_does_not_idle_while_a_call_is_on_its_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the queue and the call neither the one nor the other shows that there is something to do."""
+    taken, go = threading.Event(), threading.Event()
+
+    class Between(queue.SimpleQueue[Any]):
+        def get(self, *args: Any) -> Any:
+            job = super().get(*args)
+            taken.set()
+            go.wait(10)
+            return job
+
+    monkeypatch.setattr(_threads, "queue", SimpleNamespace(SimpleQueue=Between))
+    worker = _threads._Worker("between")
+    worker.give(lambda: None)
+    assert taken.wait(10)
+    assert not worker.is_idle
+    go.set()
+    worker.end()
+    worker.thread.join(10)
+    assert worker.is_idle
 
 
 class Gated:
