@@ -253,13 +253,13 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             server.door.refuse(lambda: self._turn_away(answer, handshake.reason))
             return
+        if handshake.outcome == "refused":
+            self._turn_away(answer, handshake.reason)
+            return
         if answer:
             self._transport.write(answer)
             self._acknowledge()
         if handshake.outcome is None:
-            return
-        if handshake.outcome == "refused":
-            self._turn_away(b"", handshake.reason)
             return
         if self._deadline is not None:
             self._deadline.cancel()

@@ -311,10 +311,12 @@ def split_reply(body: Buffer) -> tuple[bytes, list[Item]]:
         ProtocolError: It is no such body.
     """
     try:
-        head, *row = decode_items(body)
+        row = decode_items(body)
     except BadBody as error:
         raise ProtocolError(f"a reply that cannot be read: {error}") from error
-    return bytes(head), row[1::2]  # type: ignore[arg-type]
+    if not row or isinstance(head := row[0], tuple):
+        raise ProtocolError("a reply that cannot be read: it does not begin with an encoding")
+    return bytes(head), row[2::2]
 
 
 def split_items(field: Buffer) -> list[Item]:

@@ -221,3 +221,10 @@ def test_a_server_takes_no_large_frames_but_calls(kind: int) -> None:
     reader.feed(header(_wire.SMALL + 1, kind=kind))
     with pytest.raises(ProtocolError, match=f"a frame of kind {int(kind)} with 65537 bytes; at most 65536 are taken"):
         reader.next()
+
+
+@pytest.mark.parametrize("row", [[], [["1", 5]], [7], "x"])
+def test_a_reply_with_items_begins_with_an_encoding(row: object) -> None:
+    """One that does not is no reply, and the connection of whoever sent it is of no use."""
+    with pytest.raises(ProtocolError, match="a reply that cannot be read"):
+        _wire.split_reply(_wire.encode(row))

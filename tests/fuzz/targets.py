@@ -164,8 +164,8 @@ def codec(data: bytes) -> None:
     ):
         try:
             value = read(data)
-        except _codec.CodecError:
-            continue
+        except (_codec.CodecError, _codec.NotShareable):
+            continue  # it is none, or of a declared class that is not known here
         if read is _codec.decode:
             try:
                 written = _codec.canonical(value)
