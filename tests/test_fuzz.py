@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,12 @@ def test_what_is_known_shows_no_fault(name: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_fault_is_found_in_a_while(name: str) -> None:
-    """A minute for all of them together, and a minute each in the long run."""
+    """A minute for all of them together, and a minute each in the long run.
+
+    Where nobody looks on, the same is tried each time, so that a red run is red again.
+    """
     command = [sys.executable, "-m", "fuzz", name, "--seconds", str(size(12, 60))]
+    if os.environ.get("CI"):
+        command += ["--seed", "1"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]

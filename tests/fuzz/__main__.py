@@ -1,4 +1,4 @@
-"""Fuzz: ``python -m fuzz [NAME]... [--seconds N] [--keep]``, in ``tests/``, with atheris installed.
+"""Fuzz: ``python -m fuzz [NAME]... [--seconds N] [--seed N] [--keep]``, in ``tests/``, with atheris installed.
 
 Each target begins with its corpus: inputs that between them reach all of the code that was ever reached, a line of
 base64 each. With ``--keep`` those that reach more are added to it. An input that shows a fault is printed, as base64,
@@ -29,7 +29,7 @@ def _file(name: str) -> Path:
     return HERE / "corpus" / f"{name}.txt"
 
 
-def fuzz(name: str, seconds: int, keep: bool = False) -> bool:
+def fuzz(name: str, seconds: int, keep: bool = False, seed: int = 0) -> bool:
     """Fuzz a target for a while; tell whether nothing was found."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "found")
@@ -38,7 +38,7 @@ def fuzz(name: str, seconds: int, keep: bool = False) -> bool:
             (found / str(number)).write_bytes(data)
         print(f"{name}: {seconds} s, from {len(list(found.iterdir()))} inputs", flush=True)
         command = [sys.executable, "-m", "fuzz.fuzzer", name, str(found), f"-max_total_time={seconds}"]
-        options = [f"-max_len={LONGEST}", f"-artifact_prefix={folder}/fault-", "-print_final_stats=1"]
+        options = [f"-seed={seed}", f"-max_len={LONGEST}", f"-artifact_prefix={folder}/fault-", "-print_final_stats=1"]
         if subprocess.run([*command, *options], cwd=HERE.parent).returncode:
             for fault in Path(folder).glob("fault-*"):
                 print(f"{name}: a fault by {base64.b64encode(fault.read_bytes()).decode()}", flush=True)
@@ -57,9 +57,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TARGETS)}; all without")
     parser.add_argument("--seconds", type=int, default=60, help="for each (60)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is tried, to try it again; 0 draws one (0)")
     parser.add_argument("--keep", action="store_true", help="add what reaches more code to the corpus")
     options = parser.parse_args()
-    clean = [fuzz(name, options.seconds, options.keep) for name in options.names or TARGETS]
+    clean = [fuzz(name, options.seconds, options.keep, options.seed) for name in options.names or TARGETS]
     sys.exit(not all(clean))
 
 
