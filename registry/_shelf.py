@@ -340,26 +340,19 @@ def _can_lease(descriptor: int, kind: int) -> bool:
 
 
 def _tells_of_readers(path: str) -> bool:
-    """Tell whether this kernel gives a write lease only on a file that nobody has mapped."""
+    """Tell whether this kernel gives a write lease only on a file that nobody else has mapped to read."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError:
-        return False
-    try:
-        os.write(descriptor, b"mapped")
-        mapped = mmap.mmap(descriptor, 6, prot=mmap.PROT_READ)
+        with open(path, "xb") as file:
+            file.write(b"mapped")
+        # Opened twice, since a mapping by the very descriptor that asks for the lease is no reader to the kernel.
+        with open(path, "rb") as asking, open(path, "rb") as reading:
+            os.unlink(path)
+            with mmap.mmap(reading.fileno(), 0, prot=mmap.PROT_READ):
+                reading.close()
+                was_alone = _is_alone(asking.fileno())
+            return not was_alone and _is_alone(asking.fileno())
     except (OSError, ValueError):
         return False
-    finally:
-        os.close(descriptor)
-        reader = os.open(path, os.O_RDONLY)
-        os.unlink(path)
-    try:
-        was_alone = _is_alone(reader)
-        mapped.close()
-        return not was_alone and _is_alone(reader)
-    finally:
-        os.close(reader)
 
 
 def _copied(descriptor: int, path: str, length: int) -> int:

@@ -121,9 +121,8 @@ class Greeting:
     def __init__(self, body: bytes, address: str) -> None:
         try:
             fields: Any = _codec.decode(body)
-            self.name = (
-                _field(fields, "name", str) or address
-            )  # where the server's own is a path that is not ours to know
+            # Empty where the server's own name is a path that is not ours to know.
+            self.name = _field(fields, "name", str) or address
             self.role = _field(fields, "role", str, "admin")
             if self.role and self.role not in ROLES:  # without one the server says why, and ends the connection
                 raise ValueError(f"it tells of the role {self.role!r}")

@@ -147,6 +147,20 @@ def test_no_file_is_spared_where_the_kernel_does_not_tell(root: str, monkeypatch
         shelf.close()
 
 
+def test_to_find_out_what_the_kernel_tells_leaves_nothing(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file nor a descriptor stays, also where nothing can be mapped."""
+
+    def refused(*args: object, **kwargs: object) -> object:
+        raise OSError("nothing can be mapped")
+
+    before = set(os.listdir("/proc/self/fd"))
+    assert _shelf._tells_of_readers(os.path.join(root, "probe"))
+    monkeypatch.setattr(_shelf.mmap, "mmap", refused)
+    assert not _shelf._tells_of_readers(os.path.join(root, "probe"))
+    assert os.listdir(root) == []
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 def test_bytes_are_read_into_those_that_the_reader_gets(shelf: Shelf) -> None:
     """Nothing copies them again; what only begins like the encoding of bytes is mapped like all else."""
     content = os.urandom(_shelf.LARGE)
